@@ -1,0 +1,13 @@
+"""Plain PyTorch, frozen body: only the new classifier trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks._measure import Job, Watch
+from benchmarks.contenders._loop import train
+
+
+def run(job: Job, watch: Watch) -> dict[str, Any]:
+    """Train the classifier of a frozen network."""
+    return train(job, watch, frozen=True)

@@ -1,0 +1,99 @@
+"""The program `headstart`: its verbs, in the order in which a newcomer meets them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from headstart.cli._end import explain_on_one_line
+from headstart.cli.audit import audit
+from headstart.cli.cache import cache
+from headstart.cli.evaluate import evaluate
+from headstart.cli.explain import explain
+from headstart.cli.fit import fit
+from headstart.cli.models import models
+from headstart.cli.predict import predict
+from headstart.cli.report import report
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 a fault of headstart, 2 plan or arguments, 3 data, 4 network or weights, "
+    "5 model folder, 6 checkpoints, 7 training, 8 store or disk, 130 Ctrl-C, 141 nobody reads the output, "
+    "143 told to stop."
+)
+
+VERBS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (
+    (
+        fit,
+        (
+            "headstart fit photos/",
+            "headstart fit photos/ --method finetune --set finetune.train_last=2 --output flowers",
+            "headstart fit cases.csv --set data.label_column=diagnosis --set data.group_column=patient",
+            "headstart explain photos/ --json > plan.json; headstart fit --plan plan.json",
+        ),
+    ),
+    (
+        predict,
+        (
+            "headstart predict flowers new/*.jpg",
+            "headstart predict flowers new/ --format csv --output labels.csv",
+            "headstart predict flowers new/ --abstain 0.05",
+        ),
+    ),
+    (evaluate, ("headstart evaluate flowers labelled/", "headstart evaluate flowers labelled/ --json")),
+    (report, ("headstart report flowers --open", "headstart report flowers --json")),
+    (models, ("headstart models", "headstart models 'resnet*' --source timm")),
+    (
+        explain,
+        (
+            "headstart explain photos/",
+            "headstart explain photos/ --method finetune --json > plan.json",
+            "headstart explain --schema",
+        ),
+    ),
+    (audit, ("headstart audit photos/", "headstart audit photos/ --strict --json")),
+)
+"""The verbs, each with examples for its help."""
+
+app = typer.Typer(
+    name="headstart",
+    help="Transfer learning: from a folder of data to a proven, saved, usable model.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program on `arguments` (the command line's own by default); ends with SystemExit and its code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = explain_on_one_line
+        app(args=arguments, prog_name="headstart")
+
+
+def _print_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"headstart {version('headstart')}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Transfer learning: from a folder of data to a proven, saved, usable model."""
+
+
+for verb, examples in VERBS:
+    app.command(epilog="\n\n".join(["Examples:", *(f"  {example}" for example in examples)]))(verb)
+app.add_typer(cache, name="cache")

@@ -1,0 +1,45 @@
+"""`headstart explain`: what would run, in plain words, before any work is done."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headstart.cli import _options as options
+from headstart.cli._end import ends_cleanly
+from headstart.cli._plan import chosen_plan
+from headstart.cli._show import print_json
+
+
+@ends_cleanly
+def explain(
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="Folder of class folders, or .csv, .tsv, .parquet file."),
+    ] = None,
+    encoder: options.Encoder = None,
+    method: options.Method = None,
+    plan_file: options.PlanFile = None,
+    settings: options.Set = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of every setting.")] = False,
+    store: options.Store = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the plan itself, for `headstart fit --plan`.")
+    ] = False,
+) -> None:
+    """Say what `headstart fit` would do with DATA, and how long it should take."""
+    if schema:
+        from headstart.core.plan import Plan
+
+        print_json(Plan.model_json_schema())
+        return
+    from headstart import api
+
+    machine = options.machine(store=store, device=device, threads=threads)
+    plan = chosen_plan(
+        data, plan_file=plan_file, encoder=encoder, method=method, settings=settings, machine=machine
+    )
+    print_json(plan.model_dump(mode="json")) if json else print(api.explain(plan))

@@ -1,0 +1,1 @@
+"""Values and rules: types, protocols, settings, plans, hashing, registry, errors. No torch, no numpy."""

@@ -1,0 +1,48 @@
+"""The table of parts: name -> `module:attribute`, imported only when asked for; third parties add entry points."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from headstart.core.errors import PlanError, nearest
+
+Kind = Literal["modality", "encoder", "task", "head", "method"]
+
+TABLE: dict[Kind, dict[str, str]] = {
+    "modality": {"image": "headstart.modalities.image"},
+    "encoder": {
+        "efficientnet-lite0": "headstart.encoders.embedded:efficientnet_lite0",
+        "timm": "headstart.encoders.timm:open_timm",
+        "tiny-cnn": "headstart.encoders.tiny:open_tiny_cnn",
+        "tiny-transformer": "headstart.encoders.tiny:open_tiny_transformer",
+    },
+    "task": {"classification": "headstart.tasks.classification:Classification"},
+    "head": {"linear": "headstart.heads:LinearHead", "neighbours": "headstart.heads:NeighboursHead"},
+    "method": {
+        "extract": "headstart.methods.extract:extract",
+        "finetune": "headstart.methods.finetune:finetune",
+    },
+}
+"""Built-in parts. Adding one touches its own file and this table."""
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """Return the known names of a kind, sorted, entry points of third parties (`headstart.KIND`) among them."""
+    return tuple(sorted({*TABLE[kind], *(entry.name for entry in entry_points(group=f"headstart.{kind}"))}))
+
+
+def resolve(kind: Kind, name: str) -> Any:
+    """Import and return the part; a PlanError names the nearest known one where there is none."""
+    if name in TABLE[kind]:
+        module, _, attribute = TABLE[kind][name].partition(":")
+        loaded = import_module(module)
+        return getattr(loaded, attribute) if attribute else loaded
+    for entry in entry_points(group=f"headstart.{kind}", name=name):
+        return entry.load()
+    raise PlanError(
+        f"unknown {kind} '{name}'{nearest(name, names(kind))}",
+        expected=f"one of {', '.join(names(kind))}",
+        fix="choose one of these (`headstart models` lists encoders)",
+    )

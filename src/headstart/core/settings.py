@@ -1,0 +1,155 @@
+"""Every knob, once: typed, validated, with our best defaults; unknown keys are refused by name.
+
+The command line's `--set finetune.layer_decay=0.65`, the JSON schema and the docs all come from these classes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from headstart.core.errors import PlanError, nearest
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, strict about keys, numbers coerced to their annotated type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class Source(Settings):
+    """Where the data are and which columns mean what."""
+
+    uri: str = ""
+    """A folder, a .csv, .tsv or .parquet file; empty for arrays in memory."""
+    path_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    group_column: str | None = None
+    domain_column: str | None = None
+    max_bad: float = Field(default=0.01, ge=0, le=1)
+    """Largest share of unreadable items that is dropped (and listed) rather than refused."""
+    max_megapixels: float = Field(default=64, gt=0)
+    """Larger pictures are refused before they are decoded (decompression bombs)."""
+
+
+class Split(Settings):
+    """How items are divided where the data do not say; groups and duplicates always stay together."""
+
+    validation: float = Field(default=0.15, gt=0, lt=1)
+    test: float = Field(default=0.2, gt=0, lt=1)
+    respect: bool = True
+    """Use the train/validation/test folders or column of the data where there are any."""
+
+
+class Pretrained(Settings):
+    """Which network to start from."""
+
+    name: str = "efficientnet-lite0"
+    """An embedded network, `timm:NAME[.TAG]`, or `module:` for a network given in Python."""
+    weights: str = "pretrained"
+    """`pretrained`, `random`, or the path of a .safetensors or .pth file."""
+    weights_sha256: str | None = None
+    """The weights' hash, filled in when the plan is made; part of the plan's key."""
+    image_size: int | None = Field(default=None, ge=8, le=4096)
+    """Height and width in pixels; the network's own where not given."""
+    channels: int = Field(default=3, ge=1, le=512)
+    """Input channels; the first convolution is adapted from the pretrained three."""
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    order: Literal["rgb", "bgr"] | None = None
+    """Set with `mean` and `std` for weights trained on other statistics than the architecture's own."""
+
+
+class Extract(Settings):
+    """Feature extraction: a frozen network, the best of several cheap heads by cross-validation."""
+
+    kind: Literal["extract"] = "extract"
+    heads: tuple[Literal["logistic", "ridge", "prototype", "knn"], ...] = (
+        "logistic",
+        "ridge",
+        "prototype",
+        "knn",
+    )
+    depths: bool = True
+    """Race pooled features of several depths beside the final vector."""
+    views: int = Field(default=1, ge=1, le=64)
+    """Cached views an item: the picture itself and views - 1 augmented ones (training items only)."""
+    folds: int = Field(default=5, ge=2, le=20)
+    use_validation: bool = True
+    """Train on the validation items too, as cross-validation needs none kept aside."""
+
+
+class FineTune(Settings):
+    """Fine-tuning of the last layer groups or of all, starting from an extracted head."""
+
+    kind: Literal["finetune"] = "finetune"
+    train_last: int | None = Field(default=None, ge=0)
+    """How many layer groups train (0: the head alone); None: all of them."""
+    epochs: int = Field(default=10, ge=1, le=10_000)
+    head_epochs: int = Field(default=0, ge=0)
+    """Epochs of the head alone first; 0 where a fitted head is there to start from."""
+    unfreeze: Literal["at_once", "gradual"] = "at_once"
+    """`gradual` frees one more group, deep to shallow, at equal steps over the first half of the epochs."""
+    learning_rate: float = Field(default=5e-4, gt=0)
+    head_learning_rate: float | None = Field(default=None, gt=0)
+    layer_decay: float = Field(default=0.75, gt=0, le=1)
+    """Each shallower group's learning rate is this times the one above it."""
+    weight_decay: float = Field(default=0.02, ge=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps in which the rate rises linearly; it falls as a cosine afterwards."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Items a step; None: chosen from the size of the data and of the memory when the plan is made."""
+    accumulate: int = Field(default=1, ge=1)
+    """Micro-batches whose gradients make one step of `batch_size` items."""
+    augment: Literal["none", "light", "standard", "strong"] = "standard"
+    views: int | None = Field(default=None, ge=1, le=64)
+    """Cached augmented views an item of the frozen prefix; None: augment and recompute every epoch."""
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1)
+    mixup: float = Field(default=0.0, ge=0)
+    """Beta parameter of mixup on the inputs of what trains; 0: none."""
+    class_weights: bool = False
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay a step of the averaged weights that are evaluated and kept; 0: none."""
+    patience: int = Field(default=5, ge=1)
+    """Epochs without a better validation loss before training stops."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    """Steps between checkpoints inside an epoch; None: by time (each minute). An epoch's end always saves."""
+
+
+T = TypeVar("T", bound=BaseModel)
+
+Method = Annotated[Extract | FineTune, Field(discriminator="kind")]
+
+
+def parse(schema: type[T], values: Any, *, what: str) -> T:
+    """Validate `values` into `schema`; a PlanError names each unknown key or bad value and the nearest known name."""
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        lines: list[str] = []
+        for item in error.errors():
+            place = ".".join(str(part) for part in item["loc"])
+            hint = nearest(str(item["loc"][-1]), _known(schema)) if item["type"] == "extra_forbidden" else ""
+            reason = (
+                "unknown key"
+                if item["type"] == "extra_forbidden"
+                else f"{item['msg']}, got {item['input']!r}"
+            )
+            lines.append(f"{place}: {reason}{hint}")
+        raise PlanError(
+            f"{what} is not valid: " + "; ".join(lines),
+            expected=f"the settings of {schema.__name__}: {', '.join(schema.model_fields)}",
+            fix="correct the key or value named above (`headstart explain --schema` prints every setting)",
+        ) from None
+
+
+def _known(schema: type[BaseModel]) -> set[str]:
+    """Return the field names of a schema and of every settings class (a key may sit in a nested one)."""
+    classes: list[type[BaseModel]] = [schema, Source, Split, Pretrained, Extract, FineTune]
+    return {name for item in classes for name in item.model_fields}

@@ -1,0 +1,332 @@
+"""What is wrong or noteworthy in data, found before any score is printed, and what is done about it."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+from headstart.core.errors import DataError
+from headstart.core.settings import Source
+from headstart.core.types import SPLITS, Audit, Finding, SplitName
+from headstart.data.dataset import TableDataset, explain_items
+from headstart.data.twins import exact_twins, near_twins
+from headstart.modalities import image
+from headstart.modalities.image import Facts
+
+_SMALL_CLASS = 5
+_IMBALANCE = 10
+_STRIP = 4
+_ODD_SIZE = 8
+_RANK: dict[SplitName | None, int] = {None: 0, "train": 0, "validation": 1, "test": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The findings, the rows to go on with, and the twins among them.
+
+    `keep` are indices of the audited dataset, rising; `ties` are pairs of *positions in* `keep`, ready for
+    `split(dataset.subset(keep), ..., ties=ties)`.
+    """
+
+    audit: Audit
+    keep: list[int]
+    ties: list[tuple[int, int]]
+
+
+def inspect(
+    dataset: TableDataset, *, settings: Source, threads: int
+) -> tuple[dict[int, Facts], dict[int, str]]:
+    """Decode every picture as small as facts allow; return facts and reasons of failure by index."""
+    look = partial(_look, limit=settings.max_megapixels)
+    facts: dict[int, Facts] = {}
+    failures: dict[int, str] = {}
+    with ThreadPoolExecutor(threads) as pool:
+        for row, found in enumerate(pool.map(look, dataset.inputs)):
+            if isinstance(found, Facts):
+                facts[row] = found
+            else:
+                failures[row] = found
+    return facts, failures
+
+
+def _look(raw: image.Raw, *, limit: float) -> Facts | str:
+    """Return a picture's facts, or why there are none."""
+    try:
+        return image.inspect(raw, max_megapixels=limit)
+    except DataError as error:
+        return error.given
+
+
+def audit(
+    dataset: TableDataset, facts: Mapping[int, Facts], failures: Mapping[int, str], *, settings: Source
+) -> Outcome:
+    """Examine a dataset whose pictures were decoded once; nothing is decoded again, files are hashed.
+
+    Unreadable and unlabelled items are left out. Where the data bring their own splits, training copies of test or
+    validation pictures (and validation copies of test pictures) are left out; all other twins are tied.
+    DataError where more than `settings.max_bad` of the items (but at least one) cannot be read.
+    """
+    _refuse_too_many(dataset, failures, settings)
+    rows = [row for row in range(len(dataset)) if row not in failures and dataset.targets[row] is not None]
+    exact, near = _twins(dataset, rows, facts)
+    leaks_exact = _leaks(dataset, exact)
+    leaks_near = {row: twin for row, twin in _leaks(dataset, near).items() if row not in leaks_exact}
+    keep = [row for row in rows if row not in leaks_exact and row not in leaks_near]
+    findings = [
+        *dataset.notes,
+        *_unreadable(dataset, failures),
+        *_unlabelled(dataset, failures),
+        *_leaked(dataset, leaks_exact, "leak-exact", "are byte-identical to"),
+        *_leaked(dataset, leaks_near, "leak-near", "nearly equal"),
+        *_duplicates(dataset, exact, "exact-duplicate", "identical"),
+        *_duplicates(dataset, near, "near-duplicate", "nearly identical"),
+        *_conflicts(dataset, exact, "conflicting-labels", "Identical"),
+        *_conflicts(dataset, near, "conflicting-labels-near", "Nearly identical"),
+        *_groups_across(dataset, rows),
+        *_classes_across(dataset, rows),
+        *_class_sizes(dataset, rows),
+        *_spelling(dataset.labels),
+        *_shapes(dataset, facts),
+    ]
+    return Outcome(Audit(len(dataset), len(keep), tuple(findings)), keep, _ties([*exact, *near], keep))
+
+
+def _refuse_too_many(dataset: TableDataset, failures: Mapping[int, str], settings: Source) -> None:
+    """Refuse data of which too much cannot be read, listing the first ten with their reasons."""
+    allowed = max(1, int(settings.max_bad * len(dataset))) if settings.max_bad > 0 else 0
+    if len(failures) <= allowed and len(failures) < max(2, len(dataset)):
+        return
+    first = "".join(f"\n    {dataset.ids[row]}: {_reason(failures[row])}" for row in sorted(failures)[:10])
+    rest = f"\n    and {len(failures) - 10} more" if len(failures) > 10 else ""
+    raise DataError(
+        f"{len(failures)} of {len(dataset)} items cannot be read:{first}{rest}",
+        expected=f"at most {allowed} ({settings.max_bad:.1%}, data.max_bad)",
+        fix="replace or delete them, or allow more with --set data.max_bad=0.1",
+    )
+
+
+def _reason(failure: str) -> str:
+    """Return the first line of a failure without the path that it begins with."""
+    line = failure.splitlines()[0] if failure else "unknown"
+    return line.split(" cannot be read: ", 1)[-1].split(" is oversized: ", 1)[-1]
+
+
+def _twins(
+    dataset: TableDataset, rows: Sequence[int], facts: Mapping[int, Facts]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the groups of identical rows, and for each two nearly identical pictures all of their rows."""
+    hashes = dataset.item_hashes(rows)
+    exact = [[rows[place] for place in group] for group in exact_twins(hashes)]
+    copies = {group[0]: group for group in exact}
+    behind = {row for group in exact for row in group[1:]}
+    alone = [row for row in rows if row in facts and row not in behind]
+    if not alone:
+        return exact, []
+    phashes = np.array([facts[row].phash for row in alone], dtype=np.uint64)
+    pairs = near_twins(phashes, np.stack([facts[row].thumbnail for row in alone]))
+    return exact, [
+        [*copies.get(alone[one], [alone[one]]), *copies.get(alone[other], [alone[other]])]
+        for one, other in pairs
+    ]
+
+
+def _leaks(dataset: TableDataset, bundles: Iterable[Sequence[int]]) -> dict[int, int]:
+    """Return the rows with a twin in a later split (train, validation, test), and that twin."""
+    leaks: dict[int, int] = {}
+    for bundle in bundles:
+        last = max(bundle, key=lambda row: _RANK[dataset.splits[row]])
+        leaks |= {row: last for row in bundle if _RANK[dataset.splits[row]] < _RANK[dataset.splits[last]]}
+    return leaks
+
+
+def _ties(bundles: Iterable[Sequence[int]], keep: Sequence[int]) -> list[tuple[int, int]]:
+    """Chain the kept rows of each bundle, as positions in `keep`."""
+    position = {row: place for place, row in enumerate(keep)}
+    ties: list[tuple[int, int]] = []
+    for bundle in bundles:
+        places = [position[row] for row in bundle if row in position]
+        ties += pairwise(places)
+    return ties
+
+
+# Findings
+
+
+def _unreadable(dataset: TableDataset, failures: Mapping[int, str]) -> Iterator[Finding]:
+    """Say which items cannot be read, by kind of failure."""
+    kinds: defaultdict[str, list[int]] = defaultdict(list)
+    for row in sorted(failures):
+        kinds[_kind(failures[row])].append(row)
+    for code, rows in sorted(kinds.items()):
+        reasons = [f"{dataset.ids[row]}: {_reason(failures[row])}" for row in rows]
+        message = (
+            f"{len(rows)} of {len(dataset)} items cannot be used: {explain_items(reasons, separator='; ')}"
+        )
+        yield Finding(code, "warning", message, "left out", _named(dataset, rows))
+
+
+def _kind(failure: str) -> str:
+    """Return the code of a failure by the words of its message."""
+    for words, code in (
+        (" is oversized", "oversized"),
+        ("it is empty", "empty-file"),
+        ("does not exist", "missing-file"),
+        ("it is ", "not-an-image"),
+    ):
+        if words in failure:
+            return code
+    return "unreadable"
+
+
+def _unlabelled(dataset: TableDataset, failures: Mapping[int, str]) -> Iterator[Finding]:
+    """Say which items have no label."""
+    rows = [row for row, target in enumerate(dataset.targets) if target is None and row not in failures]
+    if rows:
+        message = f"{len(rows)} of {len(dataset)} items have no label (empty, None or NaN)"
+        yield Finding("missing-label", "warning", message, "left out", _named(dataset, rows))
+
+
+def _leaked(dataset: TableDataset, leaks: Mapping[int, int], code: str, verb: str) -> Iterator[Finding]:
+    """Say which items were left out because their twin is in a later split."""
+    if not leaks:
+        return
+    ways = Counter((dataset.splits[row] or "train", str(dataset.splits[twin])) for row, twin in leaks.items())
+    said = [f"{count} {low} pictures {verb} {high} pictures" for (low, high), count in sorted(ways.items())]
+    twins = len(set(leaks.values()))
+    message = f"{'; '.join(said)} ({twins} of these leak): scores would be too good"
+    yield Finding(
+        code, "warning", message, "the earlier split's copies are left out", _named(dataset, sorted(leaks))
+    )
+
+
+def _duplicates(
+    dataset: TableDataset, bundles: Sequence[Sequence[int]], code: str, word: str
+) -> Iterator[Finding]:
+    """Say how many pictures inside the splits (or without splits) are there more than once."""
+    inside = [bundle for bundle in bundles if len({_RANK[dataset.splits[row]] for row in bundle}) == 1]
+    rows = sorted({row for bundle in inside for row in bundle})
+    if rows:
+        pairs = [" = ".join(dataset.ids[row] for row in bundle[:3]) for bundle in inside]
+        message = f"{len(rows)} pictures are {word} to another one: {explain_items(pairs, most=3)}"
+        yield Finding(code, "info", message, "they stay together in one split", _named(dataset, rows))
+
+
+def _conflicts(
+    dataset: TableDataset, bundles: Sequence[Sequence[int]], code: str, word: str
+) -> Iterator[Finding]:
+    """Say which twins have labels that differ."""
+    differing = [bundle for bundle in bundles if len({dataset.targets[row] for row in bundle}) > 1]
+    if differing:
+        said = [
+            " / ".join(f"{dataset.ids[row]} '{dataset.targets[row]}'" for row in bundle)
+            for bundle in differing
+        ]
+        rows = sorted({row for bundle in differing for row in bundle})
+        message = f"{word} pictures have different labels: {explain_items(said, most=5, separator='; ')}"
+        yield Finding(code, "warning", message, "kept: correct the wrong labels", _named(dataset, rows))
+
+
+def _groups_across(dataset: TableDataset, rows: Sequence[int]) -> Iterator[Finding]:
+    """Say which groups lie in more than one of the splits that the data bring."""
+    splits: defaultdict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        if dataset.groups[row]:
+            splits[dataset.groups[row]].add(_RANK[dataset.splits[row]])
+    crossing = {group for group, ranks in splits.items() if len(ranks) > 1}
+    if crossing:
+        items = [row for row in rows if dataset.groups[row] in crossing]
+        message = (
+            f"{len(crossing)} groups lie in more than one split ({explain_items(sorted(crossing), most=5)}): "
+            "scores would be too good"
+        )
+        action = "nothing: correct the split column, or cut anew with --set split.respect=false"
+        yield Finding("group-leak", "error", message, action, _named(dataset, items))
+
+
+def _classes_across(dataset: TableDataset, rows: Sequence[int]) -> Iterator[Finding]:
+    """Say which classes are not in every split that the data bring."""
+    classes: dict[SplitName, set[str]] = {}
+    for row in rows:
+        classes.setdefault(dataset.splits[row] or "train", set()).add(str(dataset.targets[row]))
+    if len(classes) < 2:
+        return
+    every = set.union(*classes.values())
+    for name in SPLITS:
+        if name not in classes or not (absent := sorted(every - classes[name])):
+            continue
+        items = [row for row in rows if dataset.targets[row] in absent]
+        said = f"the {name} split has none of {len(absent)} classes: {explain_items(absent)}"
+        if name == "train":
+            action = "their items count as wrong in every score: add training items, or correct the names"
+            yield Finding("missing-class", "error", said, action, _named(dataset, items))
+        else:
+            action = f"no {name} score for them"
+            yield Finding("label-folder-mismatch", "warning", said, action, _named(dataset, items))
+
+
+def _class_sizes(dataset: TableDataset, rows: Sequence[int]) -> Iterator[Finding]:
+    """Say which classes are small, whether some dwarf others, and whether there is only one."""
+    counts = Counter(str(dataset.targets[row]) for row in rows)
+    if len(counts) == 1:
+        yield Finding(
+            "one-class", "error", f"there is only one class: {next(iter(counts))}", "nothing can be learnt"
+        )
+    small = {label: count for label, count in sorted(counts.items()) if count < _SMALL_CLASS}
+    if small:
+        said = explain_items([f"{label} ({count})" for label, count in small.items()])
+        items = [row for row in rows if dataset.targets[row] in small]
+        message = f"{len(small)} classes have fewer than {_SMALL_CLASS} items: {said}"
+        action = "kept; a class of one is only trained on, of two has no validation item"
+        yield Finding("small-class", "warning", message, action, _named(dataset, items))
+    if len(counts) > 1:
+        (most, many), (least, few) = counts.most_common()[0], counts.most_common()[-1]
+        if many >= _IMBALANCE * few:
+            message = f"class '{most}' has {many} items, class '{least}' {few}"
+            yield Finding(
+                "imbalance", "info", message, "read balanced accuracy and macro-F1, not accuracy alone"
+            )
+
+
+def _spelling(labels: Sequence[str]) -> Iterator[Finding]:
+    """Say which class names differ only in case, spaces or the way that their accents are encoded."""
+    spelled: defaultdict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", label).casefold())
+        spelled["".join(folded.replace("_", " ").replace("-", " ").split())].append(label)
+    alike = [names for names in spelled.values() if len(names) > 1]
+    if alike:
+        said = explain_items([" / ".join(f"'{name}' ({name!a})" for name in names) for names in alike])
+        message = f"class names that look alike but differ in case, spaces or Unicode form: {said}"
+        yield Finding("label-spelling", "warning", message, "kept apart: rename them if they mean the same")
+
+
+def _shapes(dataset: TableDataset, facts: Mapping[int, Facts]) -> Iterator[Finding]:
+    """Say which pictures are far narrower, smaller or larger than the others."""
+    if not facts:
+        return
+    sides = {row: min(fact.width, fact.height) for row, fact in facts.items()}
+    middle = float(np.median(list(sides.values())))
+    odd = [
+        row
+        for row, fact in sorted(facts.items())
+        if max(fact.width, fact.height) >= _STRIP * sides[row]
+        or not middle / _ODD_SIZE < sides[row] < middle * _ODD_SIZE
+    ]
+    if 0 < len(odd) <= max(1, len(facts) // 20):
+        said = [f"{dataset.ids[row]} ({facts[row].width} x {facts[row].height})" for row in odd]
+        message = f"{len(odd)} pictures have a shape unlike the others': {explain_items(said, most=5)}"
+        yield Finding(
+            "shape-outlier", "info", message, "kept; a strip's ends are cut off", _named(dataset, odd)
+        )
+
+
+def _named(dataset: TableDataset, rows: Iterable[int]) -> tuple[str, ...]:
+    """Return the ids of rows."""
+    return tuple(dataset.ids[row] for row in rows)

@@ -1,0 +1,148 @@
+"""The table of items that every reader makes: references, targets, groups, domains, splits; nothing is decoded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from headstart.core.errors import DataError
+from headstart.core.hashing import file_sha256
+from headstart.core.types import Finding, Sample, SplitName
+
+_HASH_THREADS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class TableDataset:
+    """Items as parallel lists; `inputs` are paths or arrays, `ids` paths relative to `root` (or row numbers)."""
+
+    inputs: Sequence[Path | np.ndarray]
+    targets: list[str | None]
+    ids: list[str]
+    domains: list[str]
+    groups: list[str]
+    splits: list[SplitName | None]
+    labels: tuple[str, ...]
+    root: Path | None = None
+    notes: tuple[Finding, ...] = ()
+    """What the reader guessed, ignored or stumbled over; an audit repeats it."""
+    _hashes: dict[int, str] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return one item; its input is a reference that only an encoder opens."""
+        return Sample(
+            self.inputs[index],
+            target=self.targets[index],
+            domain=self.domains[index],
+            group=self.groups[index],
+            id=self.ids[index],
+        )
+
+    def subset(self, indices: Sequence[int]) -> TableDataset:
+        """Return the items at these indices, in this order; all labels stay, so class ids do not move."""
+        rows = [int(index) for index in indices]
+        return replace(
+            self,
+            inputs=[self.inputs[row] for row in rows],
+            targets=[self.targets[row] for row in rows],
+            ids=[self.ids[row] for row in rows],
+            domains=[self.domains[row] for row in rows],
+            groups=[self.groups[row] for row in rows],
+            splits=[self.splits[row] for row in rows],
+            _hashes={new: self._hashes[row] for new, row in enumerate(rows) if row in self._hashes},
+        )
+
+    def with_splits(self, splits: Sequence[SplitName | None]) -> TableDataset:
+        """Return the same items in other splits."""
+        if len(splits) != len(self):
+            raise ValueError(f"{len(splits)} splits for {len(self)} items")
+        return replace(self, splits=list(splits))
+
+    def indices(self, split: SplitName) -> list[int]:
+        """Return the indices of a split's items, rising."""
+        return [index for index, name in enumerate(self.splits) if name == split]
+
+    def item_hash(self, index: int) -> str:
+        """Return the sha256 of the file's bytes, or of an array's type, shape and numbers; kept in memory."""
+        index = range(len(self))[index]
+        if index not in self._hashes:
+            self._hashes[index] = content_hash(self.inputs[index])
+        return self._hashes[index]
+
+    def item_hashes(self, indices: Sequence[int] | None = None) -> list[str]:
+        """Return the hashes of these items (all of them by default), read by several threads."""
+        wanted = range(len(self)) if indices is None else indices
+        missing = [index for index in wanted if index not in self._hashes]
+        with ThreadPoolExecutor(_HASH_THREADS) as pool:
+            self._hashes.update(
+                zip(missing, pool.map(content_hash, (self.inputs[index] for index in missing)), strict=True)
+            )
+        return [self._hashes[index] for index in wanted]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the multiset of (content, target, group, domain, split); order, names and location play no part."""
+        rows = zip(self.item_hashes(), self.targets, self.groups, self.domains, self.splits, strict=True)
+        whole = hashlib.sha256()
+        for row in sorted(repr(row) for row in rows):
+            whole.update(row.encode("utf-8", "surrogatepass") + b"\n")
+        return whole.hexdigest()
+
+
+def content_hash(raw: Path | np.ndarray) -> str:
+    """Return the sha256 of a file or of an array; DataError names a file that is gone or cannot be opened."""
+    if isinstance(raw, np.ndarray):
+        return hashlib.sha256(f"{raw.dtype.str}{raw.shape}".encode() + raw.tobytes()).hexdigest()
+    try:
+        return file_sha256(raw)
+    except OSError as error:
+        raise DataError(
+            f"{raw} cannot be opened: {error.strerror}",
+            expected="every file that was listed when the data were opened",
+            fix="put the file back (or make it readable), or run the command again to list the data anew",
+        ) from None
+
+
+def sorted_labels(targets: Sequence[str | None]) -> tuple[str, ...]:
+    """Return the class names, sorted, those that are whole numbers by value."""
+    names = {target for target in targets if target is not None}
+    return tuple(sorted(names, key=_by_number if all(_is_number(name) for name in names) else str))
+
+
+def _is_number(name: str) -> bool:
+    """Tell whether a class name is a whole number in plain digits."""
+    return name.removeprefix("-").isdecimal() and name.isascii()
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    """Order number-like names by value, then as text."""
+    return int(name), name
+
+
+def require_classes(dataset: TableDataset) -> None:
+    """Refuse data that no classifier can learn from: no items, no labels, or a single class (DataError)."""
+    classes = sorted_labels(dataset.targets)
+    if len(classes) >= 2:
+        return
+    given = f"only one class, '{classes[0]}'" if classes else "no labelled item"
+    raise DataError(
+        f"{dataset.root or 'the data'} has {given} ({len(dataset)} items)",
+        expected="two or more classes, each a folder or a value of the label column",
+        fix="add pictures of what is *not* that class" if classes else "add labels",
+    )
+
+
+def explain_items(names: Sequence[str], *, most: int = 10, separator: str = ", ") -> str:
+    """Join the first few names for a message, with the number of the others."""
+    rest = f", and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + rest

@@ -1,0 +1,153 @@
+"""A folder of class folders, with or without train/validation/test (or domain) folders above them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from headstart.core.errors import DataError
+from headstart.core.types import Finding, SplitName
+from headstart.data.dataset import TableDataset, sorted_labels
+from headstart.modalities.image import EXTENSIONS
+
+SPLIT_NAMES: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""Folder names and column values, in lower case, that mean a split."""
+
+_Row = tuple[Path, str | None, str, SplitName | None]
+"""Picture, class, domain, split."""
+
+_OURS = {"cachedir.tag", "thumbs.db", "desktop.ini"}
+
+
+def open_folder(root: Path) -> TableDataset:
+    """List the pictures of a folder: ROOT/[SPLIT/][DOMAIN/]CLASS/**/PICTURE, the class being a folder's name.
+
+    Split folders are taken for such when a train folder is among them. A level of folders that hold no pictures
+    but the same class folders is taken for domains. DataError where there is nothing to learn from.
+    """
+    if not root.is_dir():
+        raise _no_folder(root)
+    splits: dict[Path, SplitName | None] = {
+        folder: SPLIT_NAMES.get(folder.name.lower()) for folder in _folders(root)
+    }
+    if "train" not in splits.values():
+        splits = {root: None}
+    rows: list[_Row] = []
+    ignored: list[Path] = (
+        [] if root in splits else [folder for folder, name in splits.items() if name is None]
+    )
+    empty: list[Path] = []
+    for top, split in splits.items():
+        if split is None and top != root:
+            continue
+        for domain, folder in _class_folders(top):
+            pictures = list(_pictures(folder, ignored))
+            if not pictures:
+                empty.append(folder)
+            rows.extend((path, folder.name, domain, split) for path in pictures)
+        rows.extend((path, None, "", split) for path in _pictures(top, ignored, deep=False))
+    _require_pictures(root, rows, ignored)
+    rows.sort(key=lambda row: row[0].relative_to(root).as_posix())
+    targets = [label for _, label, _, _ in rows]
+    return TableDataset(
+        inputs=[path for path, _, _, _ in rows],
+        targets=targets,
+        ids=[path.relative_to(root).as_posix() for path, _, _, _ in rows],
+        domains=[domain for _, _, domain, _ in rows],
+        groups=[""] * len(rows),
+        splits=[split for _, _, _, split in rows],
+        labels=sorted_labels(targets),
+        root=root,
+        notes=_notes(root, ignored, empty, sorted({domain for _, _, domain, _ in rows if domain})),
+    )
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Return the visible sub-folders, sorted by name."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name))
+
+
+def _is_hidden(name: str) -> bool:
+    """Tell whether a name is hidden or left there by an operating system."""
+    return name.startswith((".", "__MACOSX")) or name.lower() in _OURS
+
+
+def _class_folders(top: Path) -> list[tuple[str, Path]]:
+    """Return (domain, class folder) pairs; domains are empty unless a whole level of them is found."""
+    folders = _folders(top)
+    below = {folder: _folders(folder) for folder in folders}
+    names = [{path.name for path in paths} for paths in below.values() if paths]
+    are_domains = len(names) == len(folders) >= 2 and len(set.intersection(*names)) >= 2
+    if are_domains and not any(_has_pictures(folder) for folder in folders):
+        return [(folder.name, path) for folder, paths in below.items() for path in paths]
+    return [("", folder) for folder in folders]
+
+
+def _has_pictures(folder: Path) -> bool:
+    """Tell whether a picture lies directly in a folder."""
+    return any(path.suffix.lower() in EXTENSIONS for path in folder.iterdir() if path.is_file())
+
+
+def _pictures(folder: Path, ignored: list[Path], *, deep: bool = True) -> Iterator[Path]:
+    """Yield the pictures in a folder (and below it), noting the other visible files in `ignored`."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not _is_hidden(name)) if deep else []
+        for name in files:
+            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):
+                yield Path(place, name)
+            elif not _is_hidden(name):
+                ignored.append(Path(place, name))
+
+
+def _no_folder(root: Path) -> DataError:
+    """Return the error for a path that is no folder."""
+    return DataError(
+        f"{root} {'is not a folder' if root.exists() else 'does not exist'}",
+        expected="a folder of class folders, or a .csv, .tsv or .parquet file",
+        fix="check the path for spelling",
+    )
+
+
+def _require_pictures(root: Path, rows: list[_Row], ignored: list[Path]) -> None:
+    """Refuse an empty folder, and pictures that lie in no class folder."""
+    if not rows:
+        others = f" ({len(ignored)} other files, such as {ignored[0].name})" if ignored else ""
+        raise DataError(
+            f"{root} holds no pictures{others}",
+            expected=f"{root.name}/CLASS/PICTURE with one of {' '.join(sorted(EXTENSIONS))}",
+            fix="put each class's pictures into a folder of its name",
+        )
+    if all(label is None for _, label, _, _ in rows):
+        raise DataError(
+            f"{root} holds {len(rows)} pictures but no class folders",
+            expected=f"{root.name}/CLASS/PICTURE, the folder's name being the class",
+            fix="put each class's pictures into a folder of its name, or give a .csv with path and label columns",
+        )
+
+
+def _notes(root: Path, ignored: list[Path], empty: list[Path], domains: list[str]) -> tuple[Finding, ...]:
+    """Say what was not taken for a picture, and what was taken for domains."""
+    notes: list[Finding] = []
+    if ignored:
+        names = tuple(sorted(path.relative_to(root).as_posix() for path in ignored))
+        endings = ", ".join(sorted({path.suffix.lower() or path.name for path in ignored})[:8])
+        message = f"{len(names)} files or folders are no pictures by their name ({endings})"
+        notes.append(Finding("not-an-image", "info", message, "left out", names))
+    if empty:
+        names = tuple(path.relative_to(root).as_posix() for path in empty)
+        message = f"{len(names)} class folders hold no pictures: {', '.join(names[:10])}"
+        notes.append(Finding("empty-class", "warning", message, "left out", names))
+    if domains:
+        notes.append(
+            Finding("domains-from-folders", "info", f"the folders {', '.join(domains)} are taken for domains")
+        )
+    return tuple(notes)

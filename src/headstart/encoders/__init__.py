@@ -1,0 +1,1 @@
+"""Pretrained networks behind one protocol: one adapter per source library."""

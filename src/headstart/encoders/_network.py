@@ -1,0 +1,223 @@
+"""An image network as an Encoder: normalisation inside, features in any form, cuts at any depth."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx.proxy import TraceError
+
+from headstart.core.errors import EncoderError
+from headstart.core.types import EncoderSpec, Features, Form, InputContract, LayerGroup, Receipt
+from headstart.encoders._graph import TracedNetwork
+from headstart.modalities import image
+
+MAX_TAPS = 3
+"""How many depths beside the last the `depths` form looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What an adapter knows of its library's network: how to get maps and pooled vectors, and its layer order."""
+
+    maps: Callable[[nn.Module, Tensor], Tensor]
+    """(body, normalised [N, C, H, W]) to the last map [N, D, H, W] or tokens [N, T, D]."""
+    pool: Callable[[nn.Module, Tensor], Tensor]
+    """(body, what `maps` gave) to the pooled vector [N, D]."""
+    groups: tuple[LayerGroup, ...]
+    channels_last: bool = False
+    """True where maps come as [N, H, W, D]."""
+    prefix_tokens: int = 0
+    """Class and register tokens before the tokens of the picture."""
+
+
+class PooledNetwork(nn.Module):
+    """uint8 pictures [N, C, H, W] to pooled features [N, D]: normalisation, body and pooling in one module."""
+
+    def __init__(self, body: nn.Module, architecture: Architecture, contract: InputContract) -> None:
+        """Join a body with its contract's mean and standard deviation (0..1 scale, one number a channel)."""
+        super().__init__()
+        self.body, self.architecture = body, architecture
+        mean = torch.tensor(contract.mean).view(1, -1, 1, 1) * 255
+        scale = 1 / (torch.tensor(contract.std).view(1, -1, 1, 1) * 255)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """Return float pictures on the scale that the network was trained on."""
+        return (pictures.to(self.mean.dtype) - self.mean) * self.scale
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Encode a uint8 batch."""
+        return self.architecture.pool(self.body, self.architecture.maps(self.body, self.normalise(pictures)))
+
+
+class ImageEncoder:
+    """Implements Encoder for any image network that an adapter describes."""
+
+    def __init__(
+        self, body: nn.Module, architecture: Architecture, *, spec: EncoderSpec, receipt: Receipt, max_megapixels: float = 64
+    ) -> None:
+        """Measure the widths of every form with one blank picture and hash the weights."""
+        groups = architecture.groups
+        covered = [id(tensor) for group in groups for tensor in group.parameters.values()]
+        if sorted(covered) != sorted(id(tensor) for tensor in body.parameters()):
+            raise EncoderError(
+                f"the layer groups of {spec.name} do not cover each of its parameters once",
+                expected="groups that together hold every parameter exactly once",
+                fix="list every layer in one group, shallow to deep",
+            )
+        self._network = PooledNetwork(body, architecture, spec.contract).eval()
+        self._architecture, self._receipt, self._max_megapixels = architecture, receipt, max_megapixels
+        self._traced = _trace(self._network, groups)
+        self._tapped: nn.Module | None = None
+        self._taps = self._choose_taps()
+        self._spec = replace(spec, weights_sha256=state_sha256(body), **self._measure(spec.contract))
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What is known of the network without running it."""
+        return self._spec
+
+    @property
+    def module(self) -> nn.Module:
+        """The network itself; its state has the source library's own names."""
+        return self._network.body
+
+    @property
+    def receipt(self) -> Receipt:
+        """Which of its tensors came from where."""
+        return self._receipt
+
+    def collate(
+        self, inputs: Sequence[Any], *, draws: Sequence[np.random.Generator] | None = None, strength: str = "none"
+    ) -> Tensor:
+        """Open pictures into uint8 [N, C, H, W] (channels-last memory); with `draws`, augment each by its own."""
+        contract, limit = self._spec.contract, self._max_megapixels
+        if draws is None:
+            pictures = [image.prepare(item, contract, max_megapixels=limit).pixels for item in inputs]
+        else:
+            pairs = zip(inputs, draws, strict=True)
+            pictures = [
+                image.augment(item, contract, draw, strength=strength, max_megapixels=limit) for item, draw in pairs
+            ]
+        return torch.from_numpy(image.batch(pictures)).permute(0, 3, 1, 2)
+
+    def __call__(self, inputs: Tensor, form: Form) -> Features:
+        """Encode uint8 [N, C, H, W] into `pooled` [N, D], `depths` [N, D'] or `map` [N, D, H, W]."""
+        if form == "map":
+            return Features(form, self._map(inputs))
+        return Features(form, self.network(form)(inputs))
+
+    def network(self, form: Form) -> nn.Module:
+        """Return the module uint8 [N, C, H, W] -> [N, width] of a vector form."""
+        if form == "pooled" or (form == "depths" and not self._taps):
+            return self._network
+        if form == "depths" and self._traced is not None:
+            if self._tapped is None:
+                self._tapped = self._traced.tapped(self._taps, self._architecture.channels_last)
+            return self._tapped
+        raise EncoderError(
+            f"{self._spec.name} has no features of form '{form}'",
+            expected=f"one of {', '.join(self._spec.width)}",
+            fix="choose another task or encoder",
+        )
+
+    def layer_groups(self) -> Sequence[LayerGroup]:
+        """Return the layers, shallow to deep."""
+        return self._architecture.groups
+
+    def split(self, depth: int, form: Form) -> tuple[nn.Module, nn.Module] | None:
+        """Return (prefix, suffix) around the first `depth` groups, or None; only the pooled form can be cut."""
+        if self._traced is None or form != "pooled" or not 0 < depth <= len(self._architecture.groups):
+            return None
+        return self._traced.cut(depth)
+
+    def _map(self, inputs: Tensor) -> Tensor:
+        """Return the last map as [N, D, H, W]; tokens are laid out on their grid."""
+        features = self._architecture.maps(self._network.body, self._network.normalise(inputs))
+        if features.dim() == 3:
+            tokens = features[:, self._architecture.prefix_tokens :]
+            side = int(tokens.shape[1] ** 0.5)
+            return tokens.transpose(1, 2).reshape(len(tokens), -1, side, tokens.shape[1] // side)
+        return features.permute(0, 3, 1, 2) if self._architecture.channels_last else features
+
+    def _choose_taps(self) -> tuple[int, ...]:
+        """Return the depths to pool at: up to MAX_TAPS of the deeper half's cuts, evenly spread, the end excluded."""
+        if self._traced is None:
+            return ()
+        count = len(self._architecture.groups)
+        cuts = [depth for depth in range((count + 1) // 2, count) if self._traced.crossing(depth) is not None]
+        steps = min(MAX_TAPS, len(cuts))
+        return tuple(sorted(cuts[len(cuts) - 1 - step * len(cuts) // steps] for step in range(steps)))
+
+    def _measure(self, contract: InputContract) -> Mapping[str, Any]:
+        """Return the widths of the forms and the column blocks of `depths`, from one blank picture."""
+        blank = torch.zeros(1, contract.channels, *contract.size, dtype=torch.uint8)
+        with torch.inference_mode():
+            pooled = self._network(blank).shape[1]
+            widths = {"pooled": pooled, "depths": pooled}
+            features = self._architecture.maps(self._network.body, self._network.normalise(blank))
+            if features.dim() in (3, 4):
+                tokens_or_last = features.dim() == 3 or self._architecture.channels_last
+                widths["map"] = features.shape[-1 if tokens_or_last else 1]
+            blocks = [("final", pooled)]
+            for depth in self._taps:
+                width = self._width_at(depth, blank)
+                name = self._architecture.groups[depth - 1].name
+                blocks += [(f"{name} average", width), (f"{name} maximum", width)]
+            widths["depths"] = sum(width for _, width in blocks)
+        return {"width": widths, "depths": tuple(blocks)}
+
+    def _width_at(self, depth: int, blank: Tensor) -> int:
+        """Return the number of channels of the tensor that crosses `depth`."""
+        cut = self.split(depth, "pooled")
+        assert cut is not None, "taps are chosen among the possible cuts"
+        crossing = cut[0](blank)
+        is_first = crossing.dim() == 4 and not self._architecture.channels_last
+        return crossing.shape[1 if is_first else -1]
+
+
+def state_sha256(module: nn.Module) -> str:
+    """Return the sha256 over names, types, shapes and bytes of every parameter and buffer."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        value = tensor.detach().cpu().contiguous()
+        total.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def groups_of(body: nn.Module, named: Mapping[str, Sequence[str]]) -> tuple[LayerGroup, ...]:
+    """Make layer groups from group name -> parameter names (shallow to deep), finding the modules each owns whole."""
+    parameters = dict(body.named_parameters())
+    group_of = {name: group for group, names in named.items() for name in names}
+    modules: dict[str, list[nn.Module]] = {group: [] for group in named}
+
+    def visit(module: nn.Module, prefix: str) -> None:
+        for child_name, child in module.named_children():
+            path = f"{prefix}{child_name}"
+            owners = {group_of[f"{path}.{name}"] for name, _ in child.named_parameters()}
+            if len(owners) == 1:
+                modules[owners.pop()].append(child)
+            elif owners:
+                visit(child, f"{path}.")
+
+    visit(body, "")
+    return tuple(
+        LayerGroup(group, tuple(modules[group]), {name: parameters[name] for name in names})
+        for group, names in named.items()
+    )
+
+
+def _trace(network: nn.Module, groups: Sequence[LayerGroup]) -> TracedNetwork | None:
+    """Trace the network's glue; None where it depends on values (then there are no cuts, and split says so)."""
+    try:
+        return TracedNetwork(network, groups)
+    except (TraceError, TypeError, ValueError, AssertionError, RuntimeError):
+        return None

@@ -1,0 +1,213 @@
+"""Every network of timm as an encoder: `timm:NAME[.TAG]`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import timm
+import torch
+from timm.layers import Conv2dSame
+from timm.models import adapt_input_conv, group_parameters
+from torch import Tensor, nn
+
+from headstart.core.errors import EncoderError, nearest
+from headstart.core.settings import Pretrained
+from headstart.core.types import EncoderSpec, InputContract
+from headstart.encoders._network import Architecture, ImageEncoder, groups_of
+from headstart.encoders._weights import fill, origins, read_weights
+
+def open_timm(settings: Pretrained, *, max_megapixels: float = 64) -> ImageEncoder:
+    """Open `timm:NAME`; weights are fetched from the hub, read from a file or left random as the settings say."""
+    return build(settings.name.removeprefix("timm:"), settings, max_megapixels=max_megapixels)
+
+
+def build(
+    name: str,
+    settings: Pretrained,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    source: str = "",
+    max_megapixels: float = 64,
+) -> ImageEncoder:
+    """Create timm's network `name` and fill it from `state`, from a file, from the hub or not at all."""
+    body = _create(name, settings)
+    if state is None and settings.weights == "pretrained":
+        state, source = _hub_state(name), f"hub weights of {name}"
+    elif state is None and settings.weights != "random":
+        state, source = read_weights(settings.weights), settings.weights
+    if state is None:
+        receipt = origins(body, source="random numbers")
+    else:
+        receipt = fill(body, _fit_channels(body, state, settings.channels), source=source, head=_head_names(body))
+    with contextlib.suppress(AttributeError):
+        body.reset_classifier(0)
+    facts = body.pretrained_cfg
+    contract = _contract(facts, settings)
+    _fix_padding(body, contract)
+    spec = EncoderSpec(
+        name=settings.name, modality="image", width={}, contract=contract, weights_sha256="",
+        licence=str(facts.get("license") or "unknown"), source=receipt.source,
+    )  # fmt: skip
+    return ImageEncoder(body, _architecture(body), spec=spec, receipt=receipt, max_megapixels=max_megapixels)
+
+
+def known_names() -> list[str]:
+    """Return every network name that timm has."""
+    return timm.list_models()
+
+
+def _create(name: str, settings: Pretrained) -> nn.Module:
+    """Create the network with random weights, its classifier kept so that the receipt can name it."""
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        raise EncoderError(
+            f"timm has no network '{base}'{nearest(base, timm.list_models())}",
+            expected="a name that `headstart models --source timm` lists",
+            fix="correct the name",
+        )
+    wanted: dict[str, Any] = {"in_chans": settings.channels}
+    if settings.image_size is not None:
+        wanted["img_size"] = settings.image_size
+    try:
+        return timm.create_model(name, pretrained=False, **wanted)
+    except TypeError:
+        # Convolutional networks take any size and have no such argument.
+        wanted.pop("img_size", None)
+        return timm.create_model(name, pretrained=False, **wanted)
+
+
+def _hub_state(name: str) -> Mapping[str, Tensor]:
+    """Fetch the pretrained weights from the hub."""
+    try:
+        return timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # The hub client raises a dozen kinds of errors, none of them a common base.
+        raise EncoderError(
+            f"the pretrained weights of '{name}' cannot be fetched ({type(error).__name__}: {str(error)[:200]})",
+            expected="a reachable hub, or weights on this machine",
+            fix="connect, or give a file (--set encoder.weights=FILE.safetensors), or use --encoder efficientnet-lite0",
+        ) from error
+
+
+def _fit_channels(body: nn.Module, state: Mapping[str, Tensor], channels: int) -> Mapping[str, Tensor]:
+    """Sum or repeat the first convolution's input channels so that its weights serve any number of channels."""
+    first = body.pretrained_cfg.get("first_conv")
+    names = [first] if isinstance(first, str) else list(first or ())
+    adapted = {
+        f"{name}.weight": adapt_input_conv(channels, state[f"{name}.weight"])
+        for name in names
+        if f"{name}.weight" in state and state[f"{name}.weight"].shape[1] == 3 and channels != 3
+    }
+    return {**state, **adapted}
+
+
+def _head_names(body: nn.Module) -> tuple[str, ...]:
+    """Return the prefixes of the classifier's parameters, which a new task replaces."""
+    names = body.pretrained_cfg.get("classifier") or ()
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+
+
+def _contract(facts: Mapping[str, Any], settings: Pretrained) -> InputContract:
+    """Return the input contract of the weights, with what the settings override."""
+    size = (settings.image_size,) * 2 if settings.image_size else tuple(facts["input_size"][-2:])
+    return InputContract(
+        size=(int(size[0]), int(size[1])),
+        mean=_per_channel(settings.mean or facts["mean"], settings.channels),
+        std=_per_channel(settings.std or facts["std"], settings.channels),
+        channels=settings.channels,
+        crop=float(facts.get("crop_pct") or 0.875),
+        interpolation=settings.interpolation or ("bicubic" if facts.get("interpolation") == "bicubic" else "bilinear"),
+        order=settings.order or "rgb",
+    )
+
+
+def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Return one number a channel: as given where they match, else the mean of the given ones for each."""
+    if len(values) == channels:
+        return tuple(float(value) for value in values)
+    return (float(sum(values) / len(values)),) * channels
+
+
+class FixedSame(nn.Conv2d):
+    """A convolution with TensorFlow's "same" padding for one known input size: nothing to compute, exact to export."""
+
+    def __init__(self, source: Conv2dSame, size: tuple[int, int]) -> None:
+        """Take over the weights of `source`, which sees maps of `size` (height, width)."""
+        shape = (source.in_channels, source.out_channels, source.kernel_size, source.stride)
+        super().__init__(*shape, dilation=source.dilation, groups=source.groups, bias=source.bias is not None)
+        self.weight, self.bias = source.weight, source.bias
+        total = [
+            max((-(-length // stride) - 1) * stride + (kernel - 1) * dilation + 1 - length, 0)
+            for length, stride, kernel, dilation in zip(
+                size, source.stride, source.kernel_size, source.dilation, strict=True
+            )
+        ]
+        self.edges = [total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pad, then convolve."""
+        return super().forward(nn.functional.pad(input, self.edges))
+
+
+def _fix_padding(body: nn.Module, contract: InputContract) -> None:
+    """Replace padding that is computed in every forward pass by its value at the contract's input size."""
+    sizes: dict[str, tuple[int, int]] = {}
+    dynamic = {name: module for name, module in body.named_modules() if isinstance(module, Conv2dSame)}
+
+    def note(name: str) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            sizes[name] = (inputs[0].shape[2], inputs[0].shape[3])
+
+        return hook
+
+    handles = [module.register_forward_pre_hook(note(name)) for name, module in dynamic.items()]
+    if handles:
+        with torch.inference_mode():
+            body.eval()(torch.zeros(1, contract.channels, *contract.size))
+    for handle in handles:
+        handle.remove()
+    for name, module in dynamic.items():
+        body.set_submodule(name, FixedSame(module, sizes[name]))
+
+
+def _architecture(body: nn.Module) -> Architecture:
+    """Describe a timm network: every one has forward_features and forward_head; most say how they group."""
+    return Architecture(
+        maps=_maps,
+        pool=_pool,
+        groups=groups_of(body, _group_names(body)),
+        channels_last=getattr(body, "output_fmt", "NCHW") == "NHWC",
+        prefix_tokens=int(getattr(body, "num_prefix_tokens", 0)),
+    )
+
+
+def _maps(body: nn.Module, pictures: Tensor) -> Tensor:
+    """Run everything up to the last map."""
+    return body.forward_features(pictures)
+
+
+def _pool(body: nn.Module, features: Tensor) -> Tensor:
+    """Run what turns the last map into the pooled vector."""
+    return body.forward_head(features, pre_logits=True)
+
+
+def _group_names(body: nn.Module) -> dict[str, list[str]]:
+    """Return group name -> parameter names, by timm's own grouping or else by the order of top-level modules."""
+    if hasattr(body, "group_matcher"):
+        grouped = group_parameters(body, body.group_matcher(coarse=True))
+        sizes = {name: tensor.numel() for name, tensor in body.named_parameters()}
+        return {_common_name(names, sizes): names for _, names in sorted(grouped.items())}
+    named: dict[str, list[str]] = {}
+    for name, _ in body.named_parameters():
+        named.setdefault(name.split(".")[0], []).append(name)
+    return named
+
+
+def _common_name(names: Sequence[str], sizes: Mapping[str, int]) -> str:
+    """Name a group after the module that holds most of its numbers (`blocks.6`), to two levels."""
+    shares: dict[str, int] = {}
+    for name in names:
+        module = ".".join(name.split(".")[:-1][:2]) or name
+        shares[module] = shares.get(module, 0) + sizes[name]
+    return max(shares, key=lambda module: shares[module])

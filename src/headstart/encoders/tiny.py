@@ -1,0 +1,109 @@
+"""Tiny untrained networks for tests and trials; they obey the same contract as the real ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from headstart.core.settings import Pretrained
+from headstart.core.types import EncoderSpec, InputContract
+from headstart.encoders._network import Architecture, ImageEncoder, groups_of
+from headstart.encoders._weights import fill, origins, read_weights
+from headstart.encoders.module import average_pool
+
+_SEED = 20  # Their "pretrained" weights: the same numbers on every machine.
+
+
+def open_tiny_cnn(settings: Pretrained, *, max_megapixels: float = 64) -> ImageEncoder:
+    """Open a convolutional network with BatchNorm and dropout: 4 groups, 32 px, 2,000 parameters."""
+    return _open(_convolutions(settings.channels), settings, max_megapixels)
+
+
+def open_tiny_transformer(settings: Pretrained, *, max_megapixels: float = 64) -> ImageEncoder:
+    """Open a patch transformer with a class token and position embedding: 4 groups, 32 px."""
+    return _open(TinyTransformer(settings.channels, settings.image_size or 32), settings, max_megapixels)
+
+
+class TinyTransformer(nn.Module):
+    """Patches of 8 px, two blocks of width 24, tokens out [N, T, 24]."""
+
+    def __init__(self, channels: int, size: int) -> None:
+        """Make the layers for square pictures of `size` pixels."""
+        super().__init__()
+        self.patches = nn.Conv2d(channels, 24, 8, 8)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, 24))
+        self.positions = nn.Parameter(torch.randn(1, 1 + (size // 8) ** 2, 24) * 0.02)
+        self.blocks = nn.Sequential(*(nn.TransformerEncoderLayer(24, 2, 48, 0.1, batch_first=True) for _ in range(2)))
+        self.norm = nn.LayerNorm(24)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Encode normalised pictures [N, C, H, W] into tokens, the class token first."""
+        patches = self.patches(pictures).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token + patches.mean(1, keepdim=True) * 0, patches], 1) + self.positions
+        return self.norm(self.blocks(tokens))
+
+
+def _convolutions(channels: int) -> nn.Module:
+    """Return stem and three stages of convolution, BatchNorm, ReLU; the last with dropout."""
+
+    def stage(inputs: int, outputs: int, stride: int, *more: nn.Module) -> nn.Sequential:
+        convolution = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(), *more)
+
+    return nn.Sequential(stage(channels, 8, 2), stage(8, 12, 2), stage(12, 16, 2), stage(16, 24, 1, nn.Dropout(0.1)))
+
+
+def _open(body: nn.Module, settings: Pretrained, max_megapixels: float) -> ImageEncoder:
+    """Fill a tiny body with its seeded numbers, or from a file, and wrap it."""
+    _seeded(body, _SEED if settings.weights == "pretrained" else _SEED + 1)
+    if settings.weights in ("pretrained", "random"):
+        receipt = origins(body, source=f"seed {_SEED}", taken=set(body.state_dict()))
+    else:
+        receipt = fill(body, read_weights(settings.weights), source=settings.weights)
+    size = settings.image_size or 32
+    statistics = (0.5,) * settings.channels
+    contract = InputContract((size, size), statistics, statistics, settings.channels, 1.0, "bilinear")
+    spec = EncoderSpec(settings.name, "image", {}, contract, "", licence="Apache-2.0", source=receipt.source)
+    is_transformer = isinstance(body, TinyTransformer)
+    pool = _pool if is_transformer else average_pool
+    architecture = Architecture(_run, pool, groups_of(body, _groups(body)), prefix_tokens=int(is_transformer))
+    return ImageEncoder(body, architecture, spec=spec, receipt=receipt, max_megapixels=max_megapixels)
+
+
+def _run(body: nn.Module, pictures: Tensor) -> Tensor:
+    """Run the body."""
+    return body(pictures)
+
+
+def _pool(body: nn.Module, tokens: Tensor) -> Tensor:  # noqa: ARG001 - part of Architecture.pool
+    """Take the class token and the mean of the patches' tokens."""
+    return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], 1)
+
+
+def _groups(body: nn.Module) -> dict[str, list[str]]:
+    """Group parameters by layer, shallow to deep."""
+    if not isinstance(body, TinyTransformer):
+        return _by(body, lambda name: f"stage{name.split('.')[0]}")
+    def group(name: str) -> str:
+        if name.startswith("blocks"):
+            return name.rsplit(".", name.count(".") - 1)[0]
+        return "norm" if name.startswith("norm") else "embedding"
+
+    return _by(body, group)
+
+
+def _by(body: nn.Module, group_of) -> dict[str, list[str]]:  # noqa: ANN001
+    """Collect parameter names by what `group_of` says of each."""
+    named: dict[str, list[str]] = {}
+    for name, _ in body.named_parameters():
+        named.setdefault(group_of(name), []).append(name)
+    return named
+
+
+def _seeded(body: nn.Module, seed: int) -> None:
+    """Give every parameter numbers drawn from `seed`, whatever was drawn before."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in body.parameters():
+            if tensor.dim() > 1:
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * tensor[0].numel() ** -0.5)

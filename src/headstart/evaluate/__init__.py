@@ -1,0 +1,30 @@
+"""Scores with intervals, per class and per domain; calibration; abstention. Numpy only, no torch."""
+
+from headstart.evaluate.calibrate import conformal_threshold, fit_temperature, softmax
+from headstart.evaluate.metrics import BINS, CONFIDENCE, METRICS, wilson
+from headstart.evaluate.scores import (
+    Bin,
+    ClassRow,
+    Confusion,
+    DomainRow,
+    Evaluation,
+    evaluate,
+    paired_difference,
+)
+
+__all__ = [
+    "BINS",
+    "CONFIDENCE",
+    "METRICS",
+    "Bin",
+    "ClassRow",
+    "Confusion",
+    "DomainRow",
+    "Evaluation",
+    "conformal_threshold",
+    "evaluate",
+    "fit_temperature",
+    "paired_difference",
+    "softmax",
+    "wilson",
+]

@@ -1,0 +1,1 @@
+"""Frozen encoding: runtimes, the activation cache, prefix caching."""

@@ -1,0 +1,186 @@
+"""Encode each item once: decoding and forward pass in parallel, rows into the activation store as they come."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.core.errors import DataError
+from headstart.core.hashing import digest
+from headstart.core.registry import resolve
+from headstart.features.runtime import Run, choose_runtime
+from headstart.features.shards import Shards
+from headstart.train.runtime import Context, Event, draw
+
+if TYPE_CHECKING:
+    from headstart.core.protocols import Dataset, Encoder
+    from headstart.core.types import Form
+
+VERSION = 1
+"""Version of the encoding step; bump when its numbers move."""
+BATCH = 8
+"""Pictures a forward pass on a CPU (more does not gain there); a GPU takes GPU_BATCH."""
+GPU_BATCH = 128
+SHARD = 1024
+"""Rows a shard; a killed run loses at most this many."""
+VIEW_STRENGTH = "standard"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Features of a dataset's items and what was learnt of them on the way.
+
+    `features` [n, width] float32 are the rows of the items `indices`; `failures` says why an item could not be read.
+    """
+
+    features: np.ndarray
+    indices: tuple[int, ...]
+    facts: dict[int, Any]
+    failures: dict[int, str]
+    num_encoded: int
+    num_stored: int
+
+
+def encode(
+    dataset: Dataset, encoder: Encoder, *, form: Form, context: Context, view: int = 0, max_megapixels: float = 64
+) -> Encoded:
+    """Return the features of every readable item, encoding only those that the store does not hold.
+
+    View 0 is the picture itself, view v > 0 an augmented one drawn from (seed, view, item).
+    """
+    hashes = [dataset.item_hash(index) for index in range(len(dataset))]
+    shards = Shards(context.store, "features-v1", feature_key(encoder, form, context.seed, view))
+    first = {item: index for index, item in reversed(list(enumerate(hashes))) if item and item not in shards}
+    missing = sorted(first.values())
+    stream = _Stream(dataset, encoder, context, view=view, max_megapixels=max_megapixels)
+    failures: dict[str, str] = {}
+    if missing:
+        _fill(shards, missing, hashes, stream, choose_runtime(encoder, form, context), failures)
+    indices = [index for index, item in enumerate(hashes) if item in shards]
+    modality = resolve("modality", encoder.spec.modality)
+    facts = {index: _facts(modality.Facts, shards, hashes[index]) for index in indices} if view == 0 else {}
+    features = shards.gather([hashes[index] for index in indices], "features") if indices else np.empty((0, 0))
+    unread = {index: failures[item] for index, item in enumerate(hashes) if item in failures}
+    num_encoded = len(missing) - len(failures)
+    return Encoded(features, tuple(indices), facts, unread, num_encoded, len(indices) - num_encoded)
+
+
+def feature_key(encoder: Encoder, form: Form, seed: int, view: int) -> str:
+    """Return the key of an encoder's features: content only, no names, places or machines."""
+    modality = resolve("modality", encoder.spec.modality)
+    drawn = {"view": view, "seed": seed, "strength": VIEW_STRENGTH} if view else {}
+    spec = encoder.spec
+    network = (spec.name, spec.weights_sha256, spec.contract, spec.depths if form == "depths" else ())
+    return digest("features", VERSION, modality.VERSION, network, form, drawn)
+
+
+class _Stream:
+    """Opens items, each on its own, so that a bad one is a line in `failures` and not the end."""
+
+    def __init__(self, dataset: Dataset, encoder: Encoder, context: Context, *, view: int, max_megapixels: float) -> None:
+        self.dataset, self.context, self.view, self.max_megapixels = dataset, context, view, max_megapixels
+        self.modality = resolve("modality", encoder.spec.modality)
+        self.contract = encoder.spec.contract
+        self.batch = BATCH if context.device.type == "cpu" else GPU_BATCH
+
+    def open(self, index: int) -> tuple[np.ndarray, Any]:
+        """Return an item's pixels (of this view) and facts."""
+        raw = self.dataset[index].input
+        limit = self.max_megapixels
+        if self.view == 0:
+            prepared = self.modality.prepare(raw, self.contract, max_megapixels=limit)
+            return prepared.pixels, prepared.facts
+        generator = draw(self.context.seed, "view", self.view, self.dataset.item_hash(index))
+        picture = self.modality.augment(
+            raw, self.contract, generator, strength=VIEW_STRENGTH, max_megapixels=limit
+        )
+        return picture, None
+
+
+def _fill(
+    shards: Shards, missing: Sequence[int], hashes: Sequence[str], stream: _Stream, run: Run, failures: dict[str, str]
+) -> None:
+    """Encode the missing items batch by batch and append a shard whenever enough rows are there."""
+    kept: list[str] = []
+    rows: list[np.ndarray] = []
+    facts: list[Any] = []
+    done = 0
+
+    def flush() -> None:
+        if kept:
+            shards.append(kept, {"features": np.concatenate(rows), **_columns(facts)})
+        kept.clear(), rows.clear(), facts.clear()
+
+    for opened, features, bad in _batches(missing, stream, run):
+        failures.update({hashes[index]: reason for index, reason in bad.items()})
+        kept.extend(hashes[index] for index, _ in opened)
+        facts.extend(fact for _, fact in opened if fact is not None)
+        if features is not None:
+            rows.append(features)
+        done += len(opened) + len(bad)
+        stream.context.progress(Event("encode", done, len(missing)))
+        if len(kept) >= SHARD:
+            flush()
+    flush()
+
+
+def _batches(
+    missing: Sequence[int], stream: _Stream, run: Run
+) -> Iterator[tuple[list[tuple[int, Any]], np.ndarray | None, dict[int, str]]]:
+    """Yield (opened items with facts, their features, failures) in order; threads decode and compute ahead."""
+
+    def work(indices: Sequence[int]) -> tuple[list[tuple[int, Any]], np.ndarray | None, dict[int, str]]:
+        opened: list[tuple[int, Any]] = []
+        pictures: list[np.ndarray] = []
+        bad: dict[int, str] = {}
+        for index in indices:
+            try:
+                picture, facts = stream.open(index)
+            except DataError as error:
+                bad[index] = error.given
+                continue
+            opened.append((index, facts))
+            pictures.append(picture)
+        return opened, run(stream.modality.batch(pictures)) if pictures else None, bad
+
+    chunks = [missing[start : start + stream.batch] for start in range(0, len(missing), stream.batch)]
+    ahead = 2 * stream.context.threads
+    with ThreadPoolExecutor(stream.context.threads, thread_name_prefix="encode") as pool:
+        waiting: list[Future[Any]] = []
+        try:
+            for chunk in chunks:
+                waiting.append(pool.submit(work, chunk))
+                if len(waiting) > ahead:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _columns(facts: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Turn a list of facts (dataclasses of numbers and arrays) into one array a field."""
+    if not facts:
+        return {}
+    return {
+        field.name: np.stack([np.asarray(getattr(item, field.name)) for item in facts])
+        for field in dataclasses.fields(facts[0])
+    }
+
+
+def _facts(kind: Any, shards: Shards, item: str) -> Any:
+    """Read one item's facts back."""
+    values = {field.name: shards.row(item, field.name) for field in dataclasses.fields(kind)}
+    return kind(**{name: value.item() if value.ndim == 0 else np.array(value) for name, value in values.items()})
+
+
+def default_threads() -> int:
+    """Return the number of processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,382 @@
+"""Fine-tuning: train the head and the last layer groups, starting from an extracted head, never ending below it.
+
+Layer-wise rates and gradual unfreezing follow ULMFiT (Howard & Ruder 2018, arXiv 1801.06146); what stays frozen is a
+prefix whose output is computed once per item and view, or at least outside the training step.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headstart.core.errors import PlanError
+from headstart.features.pictures import keep_pictures
+from headstart.features.prefix import Activations, Cut, activations, cut, half, open_pixels, view_of
+from headstart.train.batches import Batch, Items, prefetch
+from headstart.train.loop import train
+from headstart.train.optim import ParameterGroup, freeze, parameter_groups
+from headstart.train.position import LoopSettings, Trained, Validate, Validation
+from headstart.train.runtime import Context, autocast, channels_last, choose_batch_size, device_memory, draw
+from headstart.train.schedule import opening_epochs, warmup_cosine
+from headstart.train.signals import stopping
+
+if TYPE_CHECKING:
+    from headstart.core.protocols import Dataset, Encoder, Task
+    from headstart.core.settings import FineTune
+    from headstart.core.types import Form
+
+VERSION = 1
+"""Version of this method; bump when its numbers move."""
+VALIDATION_BATCH = 32
+
+
+class Trainable(Protocol):
+    """What is fine-tuned: an encoder, a head over its features (with the `form` that it takes) and a task."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """The pretrained network."""
+        ...
+
+    @property
+    def head(self) -> Any:
+        """A module from features [N, D] to outputs; its attribute `form` names the features."""
+        ...
+
+    @property
+    def task(self) -> Task:
+        """The goal."""
+        ...
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """How fine-tuning went; the model holds whichever of start and fine-tuned weights validates better.
+
+    `depth` groups stayed frozen, with `views` cached views an item (0: nothing cached, new augmentation every epoch).
+    """
+
+    history: tuple[dict[str, float], ...]
+    start: Validation
+    best: Validation
+    best_epoch: int
+    kept: Literal["start", "finetuned"]
+    depth: int
+    views: int
+    batch_size: int
+    steps: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """How a dataset's items reach the module that trains: tensors of the chosen items in an epoch."""
+
+    open: Callable[[np.ndarray, int], Tensor]
+    dataset: Dataset
+
+
+def finetune(
+    model: Trainable, *, training: Dataset, validation: Dataset, settings: FineTune, context: Context
+) -> FineTuned:
+    """Fine-tune `model` in place and keep the best of its start and every epoch on `validation`.
+
+    Resumes exactly from `context.folder`. PlanError where `train_last` exceeds the encoder's groups or there is nothing
+    to validate on; else as `headstart.train.loop.train`.
+    """
+    _check(model, training, validation, settings)
+    encoder, head, layers = model.encoder, model.head, model.encoder.layer_groups()
+    depth = 0 if settings.train_last is None else len(layers) - settings.train_last
+    encoder.module.to(context.device)
+    head.to(context.device)
+    form: Form = head.form
+    place = cut(encoder, depth, form=form, context=context)
+    views = settings.views or 0 if place else 0
+    network = nn.Sequential(_body(encoder, place, form), head).to(context.device)
+    frozen, trained = layers[:depth], layers[depth:]
+    memory = device_memory(context.device)
+    batch_size = settings.batch_size or choose_batch_size(len(training), memory_bytes=memory)
+    inputs = _training_inputs(training, encoder, place, views=views, settings=settings, context=context)
+    source = Items(
+        len(training),
+        batch_size,
+        _with_targets(inputs, model.task),
+        lambda index: training[index].id,
+        context.seed,
+    )
+    groups = _groups(trained, head, settings)
+    with _dropout(head, settings.dropout), freeze(encoder.module, frozen):
+        done = train(
+            network,
+            loss=_loss(network, model.task, training, settings, context),
+            source=source,
+            groups=groups,
+            validate=_validation(
+                network, model.task, _validation_inputs(validation, encoder, place, context), context
+            ),
+            settings=_loop_settings(settings, source, model, (training, validation), views=views),
+            context=context,
+        )
+    encoder.module.requires_grad_(True)
+    return _finetuned(done, depth=depth, views=views, batch_size=batch_size, wished=settings.views)
+
+
+def _check(model: Trainable, training: Dataset, validation: Dataset, settings: FineTune) -> None:
+    """Refuse what cannot work before anything is computed."""
+    count = len(model.encoder.layer_groups())
+    if settings.train_last is not None and settings.train_last > count:
+        raise PlanError(
+            f"finetune.train_last is {settings.train_last}, but {model.encoder.spec.name} has {count} layer groups",
+            expected=f"0 (the head alone) to {count}, or nothing for all of them",
+            fix=f"--set finetune.train_last={count}",
+        )
+    if not len(validation) or not len(training):
+        raise PlanError(
+            f"fine-tuning got {len(training)} training and {len(validation)} validation items",
+            expected="at least one of each: validation decides which weights are kept",
+            fix="give more data, or a larger split.validation",
+        )
+
+
+def _body(encoder: Encoder, place: Cut | None, form: Form) -> nn.Module:
+    """Return what trains below the head: the suffix of a cut, or the whole encoder."""
+    body = place.suffix if place else encoder.network(form)
+    return channels_last(body) if any(isinstance(part, nn.Conv2d) for part in body.modules()) else body
+
+
+def _groups(layers: Sequence[Any], head: nn.Module, settings: FineTune) -> tuple[ParameterGroup, ...]:
+    """Return the groups that train, with their rates and the epochs in which they open."""
+    opens = opening_epochs(
+        len(layers),
+        epochs=settings.epochs,
+        head_epochs=settings.head_epochs,
+        gradual=settings.unfreeze == "gradual",
+    )
+    return parameter_groups(
+        layers,
+        head,
+        learning_rate=settings.learning_rate,
+        head_learning_rate=settings.head_learning_rate,
+        layer_decay=settings.layer_decay,
+        weight_decay=settings.weight_decay,
+        opens=opens,
+    )
+
+
+def _loop_settings(
+    settings: FineTune, source: Items, model: Trainable, datasets: tuple[Dataset, Dataset], *, views: int
+) -> LoopSettings:
+    """Translate the method's settings into the loop's."""
+    training, validation = datasets
+    epochs = settings.head_epochs + settings.epochs
+    total, head = epochs * source.steps, settings.head_epochs * source.steps
+    spec = model.encoder.spec
+    identity = {
+        "method": {"name": "finetune", "version": VERSION, "views": views, "batch_size": source.batch_size},
+        "data": training.fingerprint,
+        "validation": validation.fingerprint,
+        "classes": list(model.task.labels),
+        "encoder": {"name": spec.name, "weights": spec.weights_sha256},
+        "settings": settings,
+    }
+    return LoopSettings(
+        stage="finetune",
+        epochs=epochs,
+        factor=lambda step: warmup_cosine(step, total=total, warmup=settings.warmup, head=head),
+        micro=-(-source.batch_size // settings.accumulate),
+        clip_norm=settings.clip_norm,
+        ema=settings.ema,
+        patience=settings.patience,
+        precision=settings.precision,
+        checkpoint_steps=settings.checkpoint_steps,
+        chance=_chance(training),
+        identity=identity,
+    )
+
+
+# -- inputs ---------------------------------------------------------------------------------------------------
+
+
+def _training_inputs(
+    dataset: Dataset, encoder: Encoder, place: Cut | None, *, views: int, settings: FineTune, context: Context
+) -> _Inputs:
+    """Return cached activations of several views, or new augmentations every epoch (through the frozen prefix)."""
+    if place and views:
+        kept = activations(
+            dataset,
+            encoder,
+            place.prefix,
+            depth=place.depth,
+            views=views,
+            strength=settings.augment,
+            context=context,
+        )
+        return _Inputs(
+            lambda indices, epoch: _rows(kept, indices, view_of(context.seed, epoch, indices, views)), dataset
+        )
+    with stopping(context.command) as stop:
+        pictures = keep_pictures(dataset, encoder.spec.contract, context=context, check=stop.check)
+
+    def open_items(indices: np.ndarray, epoch: int) -> Tensor:
+        draws = [draw(context.seed, "augment", epoch, int(index)) for index in indices]
+        inputs = [pictures[int(index)] for index in indices]
+        if place is None:
+            return encoder.collate(inputs, draws=draws, strength=settings.augment)
+        return torch.from_numpy(half(place.prefix(open_pixels(encoder, inputs, draws, settings.augment))))
+
+    return _Inputs(open_items, dataset)
+
+
+def _validation_inputs(dataset: Dataset, encoder: Encoder, place: Cut | None, context: Context) -> _Inputs:
+    """Return the cached activations of the pictures themselves, or the pictures."""
+    if place:
+        kept = activations(
+            dataset, encoder, place.prefix, depth=place.depth, views=1, strength="none", context=context
+        )
+        return _Inputs(lambda indices, _: _rows(kept, indices, np.zeros_like(indices)), dataset)
+    return _Inputs(
+        lambda indices, _: encoder.collate([dataset[int(index)].input for index in indices]), dataset
+    )
+
+
+def _rows(kept: Activations, indices: np.ndarray, views: np.ndarray) -> Tensor:
+    """Read activations of items and views."""
+    return torch.from_numpy(kept.gather(indices, views))
+
+
+def _with_targets(inputs: _Inputs, task: Task) -> Callable[[np.ndarray, int], tuple[Tensor, ...]]:
+    """Return what opens inputs and targets together."""
+
+    def open_both(indices: np.ndarray, epoch: int) -> tuple[Tensor, ...]:
+        targets = task.collate([inputs.dataset[int(index)].target for index in indices])
+        return inputs.open(indices, epoch), targets
+
+    return open_both
+
+
+def _float(inputs: Tensor) -> Tensor:
+    """Return activations as float32 in the layout of the weights; pictures stay uint8."""
+    if inputs.dtype != torch.float16:
+        return inputs
+    layout = torch.channels_last if inputs.dim() == 4 else torch.contiguous_format
+    return inputs.to(torch.float32, memory_format=layout)
+
+
+# -- loss and validation --------------------------------------------------------------------------------------
+
+
+def _loss(
+    network: nn.Module, task: Task, training: Dataset, settings: FineTune, context: Context
+) -> Callable[[Batch], Tensor]:
+    """Return the mean loss of a batch: smoothed, weighted and mixed as the settings say."""
+    weights = _class_weights(training).to(context.device) if settings.class_weights else None
+    extra = {"label_smoothing": settings.label_smoothing, "class_weights": weights}
+
+    def plain(batch: Batch) -> Tensor:
+        inputs, targets = batch.tensors
+        return task.loss(network(_float(inputs)), targets, **extra)
+
+    def mixed(batch: Batch) -> Tensor:
+        # Mixup (Zhang et al. 2018, arXiv 1710.09412) on whatever enters the part that trains.
+        inputs, targets = batch.tensors
+        generator = draw(context.seed, "mixup", batch.step, batch.start)
+        share = float(generator.beta(settings.mixup, settings.mixup))
+        share = max(share, 1 - share)
+        other = torch.from_numpy(generator.permutation(len(batch))).to(targets.device)
+        floats = _float(inputs).float()
+        outputs = network(share * floats + (1 - share) * floats[other])
+        return share * task.loss(outputs, targets, **extra) + (1 - share) * task.loss(
+            outputs, targets[other], **extra
+        )
+
+    return mixed if settings.mixup else plain
+
+
+def _validation(network: nn.Module, task: Task, inputs: _Inputs, context: Context) -> Validate:
+    """Return what evaluates the network on the validation items, in batches of one fixed size."""
+    dataset = inputs.dataset
+    source = Items(
+        len(dataset),
+        VALIDATION_BATCH,
+        _with_targets(inputs, task),
+        lambda index: dataset[index].id,
+        shuffle=False,
+    )
+
+    def validate(check: Callable[[], None]) -> Validation:
+        outputs: list[Tensor] = []
+        targets: list[Tensor] = []
+        positions = ((0, step) for step in range(source.steps))
+        for batch in prefetch(
+            source,
+            positions,
+            workers=context.workers,
+            timeout=context.timeout,
+            check=check,
+            progress=context.progress,
+        ):
+            check()
+            moved = batch.to(context.device)
+            with autocast(context.device, "float32"):
+                outputs.append(network(_float(moved.tensors[0])).float().cpu())
+            targets.append(batch.tensors[1])
+        joined, wanted = torch.cat(outputs), torch.cat(targets)
+        names = [dataset[index].target for index in range(len(dataset))]
+        return Validation(float(task.loss(joined, wanted)), task.score(joined.numpy(), names)["accuracy"])
+
+    return validate
+
+
+def _class_weights(dataset: Dataset) -> Tensor:
+    """Return weights that let every class count alike: n / (number of classes x items of the class)."""
+    counts = Counter(dataset[index].target for index in range(len(dataset)))
+    shares = [counts[label] * len(counts) / len(dataset) for label in dataset.labels]
+    return torch.tensor([1 / share if share else 0.0 for share in shares])
+
+
+def _chance(dataset: Dataset) -> float:
+    """Return the loss of predicting the classes' shares whatever the input."""
+    counts = np.array(list(Counter(dataset[index].target for index in range(len(dataset))).values()))
+    shares = counts / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+@contextmanager
+def _dropout(head: nn.Module, rate: float) -> Iterator[None]:
+    """Let the head drop features at this rate inside the block."""
+    parts = [(part, part.p) for part in head.modules() if isinstance(part, nn.Dropout)]
+    for part, _ in parts:
+        part.p = rate
+    try:
+        yield
+    finally:
+        for part, before in parts:
+            part.p = before
+
+
+def _finetuned(done: Trained, *, depth: int, views: int, batch_size: int, wished: int | None) -> FineTuned:
+    """Say how it went."""
+    notes = list(done.notes)
+    if wished and not views:
+        notes.append("nothing was cached: this encoder cannot be cut where its frozen layers end")
+    if done.best_epoch == 0:
+        notes.append("no epoch was better than the start on validation: the start was kept")
+    return FineTuned(
+        done.history,
+        done.start,
+        done.best,
+        done.best_epoch,
+        "finetuned" if done.best_epoch else "start",
+        depth,
+        views,
+        batch_size,
+        done.steps,
+        tuple(notes),
+    )

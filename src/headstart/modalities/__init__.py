@@ -1,0 +1,1 @@
+"""What kinds of input there are: bytes, decoding, augmentation, batching; no networks, no tasks."""

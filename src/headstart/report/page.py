@@ -1,0 +1,175 @@
+"""The page: one HTML file with everything inside, no script and nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup
+
+from headstart.report import charts, words
+from headstart.report.document import versions
+from headstart.report.pictures import album
+from headstart.store import atomic_write
+
+if TYPE_CHECKING:
+    from headstart.core.types import Receipt, Score, TensorOrigin
+    from headstart.model import Model
+    from headstart.result import Candidate, Result
+
+_SHOWN_ITEMS = 20
+_SHOWN_HEADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """What transferred into one layer group; shares of its numbers by origin, in the order of the chart."""
+
+    name: str
+    num_tensors: int
+    num_values: int
+    shares: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One bar of the first figure."""
+
+    name: str
+    score: Score | None
+    value: float
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Raced:
+    """One head of the race with the ends of its interval, one standard error each way."""
+
+    name: str
+    score: float
+    standard_error: float
+    low: float
+    high: float
+    seconds: float
+    chosen: bool
+
+    @classmethod
+    def of(cls, item: Candidate) -> Raced:
+        """Add the interval to a candidate."""
+        error = item.standard_error
+        return cls(
+            item.name, item.score, error, item.score - error, item.score + error, item.seconds, item.chosen
+        )
+
+
+def render(result: Result, model: Model, inputs: Mapping[str, Any], *, path: Path) -> Path:
+    """Write the report of a result as one HTML file and return its path.
+
+    `inputs` maps the ids of test items to their raw inputs, for pictures and heat maps; where it lacks them
+    the report says so. Names of classes and files are untrusted and shown escaped; a content security policy
+    allows the page its own style sheet and embedded pictures, and nothing else.
+    """
+    style = Markup(files("headstart.report").joinpath("templates/report.css").read_text(encoding="utf-8"))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("headstart.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(
+        result=result,
+        spec=model.encoder.spec,
+        style=style,
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        album=album(result, model, inputs),
+        groups=group_rows(result.receipt, model),
+        contenders=contenders(result),
+        race=[
+            Raced.of(item) for item in sorted(result.race, key=lambda item: (not item.chosen, -item.score))
+        ],
+        panels=panels(result),
+        plan=json.dumps(words.settings_of(result), indent=2, ensure_ascii=False),
+        versions=versions(),
+        today=datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
+        charts=charts,
+        words=words,
+        shown_items=_SHOWN_ITEMS,
+        shown_heads=_SHOWN_HEADS,
+    )
+    atomic_write(path, page.encode())
+    return path
+
+
+def contenders(result: Result) -> list[Contender]:
+    """Return the model, the baseline and the most common class, as the first figure compares them."""
+    accuracy = result.evaluation.score("accuracy")
+    rows = [Contender("This model", accuracy, accuracy.value, "ours")]
+    if result.baseline:
+        other = result.baseline.evaluation.score("accuracy")
+        name = result.baseline.name
+        rows.append(Contender(name[0].upper() + name[1:], other, other.value, "other"))
+    label, share = words.commonest(result.evaluation)
+    return [
+        *rows,
+        Contender(
+            f"Always \N{LEFT DOUBLE QUOTATION MARK}{label}\N{RIGHT DOUBLE QUOTATION MARK}",
+            None,
+            share,
+            "floor",
+        ),
+    ]
+
+
+def group_rows(receipt: Receipt, model: Model) -> list[GroupRow]:
+    """Sum the receipt's tensors by layer group; buffers belong to the group of their module's parameters."""
+    groups = model.encoder.layer_groups()
+    owners = {name: group.name for group in groups for name in group.parameters}
+    modules = {name.rpartition(".")[0]: group for name, group in owners.items()}
+    rows: dict[str, list[TensorOrigin]] = {group.name: [] for group in groups}
+    for tensor in receipt.tensors:
+        owner = owners.get(tensor.name) or modules.get(tensor.name.rpartition(".")[0]) or "other"
+        rows.setdefault(owner, []).append(tensor)
+    return [_group_row(name, tensors) for name, tensors in rows.items() if tensors]
+
+
+def _group_row(name: str, tensors: list[TensorOrigin]) -> GroupRow:
+    """Sum one group."""
+    counts = {"loaded": 0, "adapted": 0, "fresh": 0}
+    for tensor in tensors:
+        size = 1
+        for length in tensor.shape:
+            size *= length
+        counts[tensor.origin] += size
+    total = sum(counts.values())
+    return GroupRow(
+        name, len(tensors), total, {origin: number / max(total, 1) for origin, number in counts.items()}
+    )
+
+
+def panels(result: Result) -> list[Markup]:
+    """Draw the learning curves, if the result has any."""
+    rows = result.history
+    if not rows:
+        return []
+
+    def line(name: str) -> list[tuple[float, float]]:
+        return [(row["epoch"], row[name]) for row in rows if name in row]
+
+    validation = line("validation_loss")
+    kept = min(validation, key=lambda pair: pair[1])[0] if validation else None
+    loss = charts.curves(
+        {"training": line("train_loss"), "validation": validation}, heading="Loss", mark=kept
+    )
+    accuracy = charts.curves(
+        {"validation": line("validation_accuracy")}, heading="Accuracy on the validation split", mark=kept
+    )
+    return [panel for panel in (loss, accuracy) if panel]

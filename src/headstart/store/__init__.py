@@ -1,0 +1,25 @@
+"""Content-addressed results on disk."""
+
+from headstart.store._store import (
+    Entry,
+    Store,
+    atomic_write,
+    drop_folder,
+    explained,
+    fault_of,
+    fsync_folder,
+    replace_folder,
+    seal,
+)
+
+__all__ = [
+    "Entry",
+    "Store",
+    "atomic_write",
+    "drop_folder",
+    "explained",
+    "fault_of",
+    "fsync_folder",
+    "replace_folder",
+    "seal",
+]
