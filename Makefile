@@ -12,7 +12,10 @@ BIN := $(VENV)/bin
 # A checkout that was set up for benchmarks once (make bench-setup) stays so.
 LOCK := $(if $(wildcard $(VENV)/.bench),requirements-bench.lock,requirements.lock)
 STAMP := $(VENV)/.synced-$(LOCK)
-UV := $(BIN)/python -m uv
+# uv does not read pip's settings, so a mirror that pip was told of is handed on.
+INDEX = $${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2>/dev/null \
+	|| echo https://pypi.org/simple)}}
+UV = UV_DEFAULT_INDEX="$(INDEX)" $(BIN)/python -m uv
 
 .PHONY: help setup demo format check test bench bench-setup lock clean
 
@@ -25,7 +28,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "setting up $(VENV) from $(LOCK) (minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python $(LOCK)
+	@$(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python $(LOCK)
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@rm -f $(VENV)/.synced-*
 	@touch $@

@@ -47,7 +47,9 @@ def not_worse(claim: str, ours: Sequence[bool], theirs: Sequence[bool]) -> Claim
     return Claim(claim, value, "difference not below 0 (paired 95 %)", high >= 0)
 
 
-def paired_interval(ours: Sequence[bool], theirs: Sequence[bool], *, resamples: int = 10_000) -> tuple[float, float, float]:
+def paired_interval(
+    ours: Sequence[bool], theirs: Sequence[bool], *, resamples: int = 10_000
+) -> tuple[float, float, float]:
     """Return the mean difference and its 95 % bootstrap interval over pictures."""
     difference = np.asarray(ours, float) - np.asarray(theirs, float)
     draws = np.random.default_rng(0).integers(0, len(difference), (resamples, len(difference)))
@@ -68,13 +70,19 @@ def publish(name: str, claims: Sequence[Claim], *, rows: Sequence[Mapping[str, A
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}{'-quick' if quick else ''}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
-    print(table(claims), f"\n{sum(claim.met for claim in claims)} of {len(claims)} claims met; written to {path}")
+    print(
+        table(claims),
+        f"\n{sum(claim.met for claim in claims)} of {len(claims)} claims met; written to {path}",
+    )
     return 0 if all(claim.met for claim in claims) else 1
 
 
 def table(claims: Sequence[Claim]) -> str:
     """Return the claims as a Markdown table."""
-    lines = [f"| {claim.claim} | {claim.value} | {claim.goal} | {'yes' if claim.met else 'NO'} |" for claim in claims]
+    lines = [
+        f"| {claim.claim} | {claim.value} | {claim.goal} | {'yes' if claim.met else 'NO'} |"
+        for claim in claims
+    ]
     return "\n".join(["| claim | measured | goal | met |", "|---|---|---|---|", *lines])
 
 

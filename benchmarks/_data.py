@@ -1,37 +1,42 @@
-"""The pictures that every contender gets: the same files, labels and split, written down as one CSV file."""
+"""The pictures that every contender gets: the same files, labels and split, beside one CSV table.
+
+The tumour set's own test folder leaks, so both folders are pooled and duplicates, exact and near, stay in one split.
+"""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
-SHARES = {"test": 0.2, "validation": 0.15}
-"""Share of the pictures of a class in each split; the rest trains."""
+SOURCES = {
+    "brain_mri": ("brain_mri/Training", "brain_mri/Testing"),
+    "pacs": ("pacs/photo", "pacs/art_painting"),
+}
+"""Folders of class folders that are pooled into one set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture: absolute path, class name, what must not be split, and its split."""
+    """One picture: path relative to the table, class name, split."""
 
     path: str
     label: str
-    group: str
-    split: str = "train"
+    split: str = ""
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Pictures under one name."""
+    """Pictures under one root folder."""
 
-    name: str
+    root: Path
     items: tuple[Item, ...]
 
-    @property
+    @cached_property
     def labels(self) -> list[str]:
         """Class names, sorted."""
         return sorted({item.label for item in self.items})
@@ -40,61 +45,91 @@ class Collection:
         """Return the pictures of a split, in order."""
         return [item for item in self.items if item.split == split]
 
-    def write(self, path: Path) -> Path:
-        """Write the CSV file that `read` takes and that headstart reads too."""
-        with path.open("w", newline="", encoding="utf-8") as stream:
+    def path(self, item: Item) -> Path:
+        """Return where a picture lies."""
+        return self.root / item.path
+
+    def write(self, name: str) -> Path:
+        """Write the table under the root; headstart reads it too."""
+        table = self.root / name
+        with table.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, [field.name for field in fields(Item)])
             writer.writeheader()
             writer.writerows(asdict(item) for item in self.items)
-        return path
+        return table
 
 
-def read(path: Path) -> Collection:
-    """Read a collection from its CSV file."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        return Collection(path.stem, tuple(Item(**row) for row in csv.DictReader(stream)))
+def read(table: Path | str) -> Collection:
+    """Read a collection from its table."""
+    table = Path(table)
+    with table.open(newline="", encoding="utf-8") as stream:
+        return Collection(table.parent, tuple(Item(**row) for row in csv.DictReader(stream)))
+
+
+def stage(name: str, folder: Path, *, per_class: int | None = None) -> Path:
+    """Copy a set (the first `per_class` files of every class folder) under `folder`, split it, return its table."""
+    root = folder / name
+    items: list[Item] = []
+    for place in SOURCES[name]:
+        for source in sorted(path for path in (data_folder() / "images" / place).iterdir() if path.is_dir()):
+            target = root / "pictures" / place.replace("/", "-") / source.name
+            target.mkdir(parents=True)
+            for path in sorted(source.iterdir())[:per_class]:
+                shutil.copy(path, target)
+                items.append(Item((target / path.name).relative_to(root).as_posix(), source.name))
+    return _split(Collection(root, tuple(items))).write("table.csv")
+
+
+def subset(table: Path, count: int) -> Path:
+    """Write a table of about `count` pictures, the same share of every class and split, and return it."""
+    collection = read(table)
+    ordered = sorted(collection.items, key=lambda item: (item.label, item.split, item.path))
+    kept = [ordered[index * len(ordered) // count] for index in range(min(count, len(ordered)))]
+    return Collection(collection.root, tuple(kept)).write(f"subset-{count}.csv")
+
+
+def repeated(table: Path, times: int) -> Path:
+    """Copy a set's files `times` times, each copy distinct in its bytes, and return the table of all."""
+    collection = read(table)
+    folder = collection.root / f"x{times}"
+    folder.mkdir()
+    items: list[Item] = []
+    for number, item in enumerate(collection.items):
+        content = collection.path(item).read_bytes()
+        for copy in range(times):
+            # Bytes after the end-of-image marker change the content's hash, not the picture.
+            target = folder / f"{number}-{copy}{Path(item.path).suffix}"
+            target.write_bytes(content + f"copy {copy}".encode())
+            items.append(Item(f"{folder.name}/{target.name}", item.label, item.split))
+    return Collection(collection.root, tuple(items)).write(f"x{times}.csv")
 
 
 def data_folder() -> Path:
     """Return the folder of benchmark data; HEADSTART_BENCH_DATA names it."""
     folder = Path(os.environ.get("HEADSTART_BENCH_DATA", "../shared/data")).resolve()
     if not (folder / "images").is_dir():
-        raise SystemExit(f"no benchmark pictures under {folder}: set HEADSTART_BENCH_DATA to the folder that has images/")
+        raise SystemExit(
+            f"no benchmark pictures under {folder}: set HEADSTART_BENCH_DATA to the folder with images/"
+        )
     return folder
 
 
-def brain_mri(*, per_class: int | None = None) -> Collection:
-    """Tumour slices in 4 classes; both of the set's folders are pooled, because its test folder leaks."""
-    root = data_folder() / "images" / "brain_mri"
-    return _collect("brain_mri", [root / "Training", root / "Testing"], per_class)
+def _split(collection: Collection) -> Collection:
+    """Assign splits by headstart's own audit and grouped split, so that no duplicate crosses one."""
+    from headstart.core.settings import Source, Split
+    from headstart.data import open_dataset
+    from headstart.data.audit import audit, inspect
+    from headstart.data.splits import split
+
+    source = Source(uri=str(collection.write("unsplit.csv")), path_column="path", label_column="label")
+    dataset = open_dataset(source)
+    facts, failures = inspect(dataset, settings=source, threads=len(os.sched_getaffinity(0)))
+    outcome = audit(dataset, facts, failures, settings=source)
+    kept = dataset.subset(outcome.keep)
+    splits = split(kept, Split(), seed=0, ties=outcome.ties)
+    return Collection(collection.root, tuple(_items(kept.ids, kept.targets, splits)))
 
 
-def pacs(*, per_class: int | None = None) -> Collection:
-    """Photographs and art paintings in 7 classes; `per_class` counts each domain apart."""
-    root = data_folder() / "images" / "pacs"
-    return _collect("pacs", [root / "photo", root / "art_painting"], per_class)
-
-
-def _collect(name: str, folders: Sequence[Path], per_class: int | None) -> Collection:
-    """Gather the pictures of class-per-folder trees and split them by group of equal content."""
-    items: list[Item] = []
-    for folder in sorted(path for root in folders for path in root.iterdir() if path.is_dir()):
-        for path in sorted(folder.iterdir())[:per_class]:
-            items.append(Item(str(path), folder.name, hashlib.sha256(path.read_bytes()).hexdigest()))
-    return Collection(name, tuple(_split(items)))
-
-
-def _split(items: Iterable[Item]) -> list[Item]:
-    """Assign whole groups of each class to test, then to validation, until their shares are full."""
-    classes: dict[str, dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
-    for item in items:
-        classes[item.label][item.group].append(item)
-    placed: list[Item] = []
-    for groups in classes.values():
-        total, done = sum(map(len, groups.values())), 0
-        for group in sorted(groups):
-            share = done / total
-            split = "test" if share < SHARES["test"] else "validation" if share < sum(SHARES.values()) else "train"
-            placed += [Item(item.path, item.label, item.group, split) for item in groups[group]]
-            done += len(groups[group])
-    return placed
+def _items(paths: Iterable[str], labels: Iterable[str | None], splits: Iterable[str]) -> Iterable[Item]:
+    """Join parallel columns."""
+    return (Item(path, str(label), split) for path, label, split in zip(paths, labels, splits, strict=True))

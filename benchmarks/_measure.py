@@ -89,10 +89,21 @@ def run_contender(name: str, job: Job) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         order, answer = Path(folder) / "job.json", Path(folder) / "outcome.json"
         order.write_text(json.dumps(asdict(job)))
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.contenders", name, str(order), str(answer)]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "benchmarks.contenders",
+            name,
+            str(order),
+            str(answer),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise SystemExit(f"contender {name} failed ({done.returncode}):\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+            raise SystemExit(
+                f"contender {name} failed ({done.returncode}):\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+            )
         values = json.loads(answer.read_text())
     laps = {lap: Seconds(**seconds) for lap, seconds in values.pop("laps").items()}
     return Outcome(laps=laps, **values)
@@ -102,7 +113,9 @@ def run_process(command: Sequence[str], **environment: str) -> tuple[Seconds, fl
     """Run a command; return its seconds, its peak memory in MB and what it printed. Refuses a failing one."""
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment}
+        )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)

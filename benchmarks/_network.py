@@ -47,7 +47,10 @@ def export(path: Path) -> Path:
         if type(layer).__name__ == "Conv2dSame":
             parent = body.get_submodule(name.rpartition(".")[0])
             setattr(parent, name.rpartition(".")[2], _PaddedConvolution(layer))
-    example, names = torch.zeros(2, 3, SIZE, SIZE), {"input_names": ["pictures"], "output_names": ["features"]}
+    example, names = (
+        torch.zeros(2, 3, SIZE, SIZE),
+        {"input_names": ["pictures"], "output_names": ["features"]},
+    )
     torch.onnx.export(body, (example,), path, dynamo=False, dynamic_axes={"pictures": {0: "n"}}, **names)
     onnx.save(_absorb_padding(onnx.load(path)), path)
     return path
@@ -75,7 +78,9 @@ class _PaddedConvolution(nn.Module):
         """Pad, then convolve without padding."""
         padded = functional.pad(pictures, self.padding)
         layer = self.layer
-        return functional.conv2d(padded, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
+        return functional.conv2d(
+            padded, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups
+        )
 
 
 def _absorb_padding(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from headstart.store import Store
+
+# Read when torch is loaded: the order of a sum over threads is not the same twice.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 settings.register_profile("headstart", deadline=None, max_examples=50)
 settings.load_profile("headstart")
@@ -20,7 +24,6 @@ def own_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     monkeypatch.setenv("HEADSTART_STORE", str(home / "store"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return home
 
 

@@ -43,7 +43,7 @@ class Timeline(Callback):
 def train(job: Job, watch: Watch, method: Callable[[Learner, int], None]) -> dict[str, Any]:
     """Build a learner, train it by one of fastai's methods, predict the test pictures."""
     set_seed(job.seed)
-    collection = read(Path(job.table))
+    collection = read(job.table)
     with watch.lap("train"):
         timeline = Timeline()
         learner = _learner(collection, job, timeline)
@@ -52,7 +52,7 @@ def train(job: Job, watch: Watch, method: Callable[[Learner, int], None]) -> dic
         learner.remove_cb(timeline)  # It would take prediction for another epoch.
     items = collection.of("test")
     with watch.lap("test"), learner.no_bar():
-        pictures = learner.dls.test_dl([item.path for item in items])
+        pictures = learner.dls.test_dl([collection.path(item) for item in items])
         guesses = learner.get_preds(dl=pictures)[0].argmax(1).tolist()
     names = list(learner.dls.vocab)
     named = {item.path: names[guess] for item, guess in zip(items, guesses, strict=True)}
@@ -64,13 +64,18 @@ def _learner(collection: Collection, job: Job, timeline: Timeline) -> Learner:
     known = [item for item in collection.items if item.split != "test"]
     table = pandas.DataFrame(
         {
-            "path": [item.path.removeprefix("/") for item in known],
+            "path": [str(collection.path(item)).removeprefix("/") for item in known],
             "label": [item.label for item in known],
             "valid": [item.split == "validation" for item in known],
         }
     )
     loaders = ImageDataLoaders.from_df(
-        table, "/", valid_col="valid", item_tfms=Resize(SIZE), batch_tfms=Normalize.from_stats(MEAN, STD), bs=job.batch_size
+        table,
+        "/",
+        valid_col="valid",
+        item_tfms=Resize(SIZE),
+        batch_tfms=Normalize.from_stats(MEAN, STD),
+        bs=job.batch_size,
     )
     keep = SaveModelCallback(monitor="accuracy", fname="best")
     options = {"path": Path(job.folder), "cbs": [timeline, keep]}

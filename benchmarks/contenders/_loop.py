@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks._data import Collection, Item, read
+from benchmarks._data import Collection, read
 from benchmarks._measure import Job, Watch
 from benchmarks._network import CROP, MEAN, SIZE, STD, network
 
@@ -25,9 +24,9 @@ EVALUATE = transforms.Compose([transforms.Resize(round(SIZE / CROP)), transforms
 class Pictures(Dataset[tuple[Tensor, int]]):
     """Pictures opened, transformed and labelled one by one."""
 
-    def __init__(self, items: list[Item], labels: list[str], transform: transforms.Compose) -> None:
+    def __init__(self, collection: Collection, split: str, transform: transforms.Compose) -> None:
         """Keep the list; nothing is opened yet."""
-        self.items, self.labels, self.transform = items, labels, transform
+        self.collection, self.items, self.transform = collection, collection.of(split), transform
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -36,13 +35,14 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Open one picture."""
         item = self.items[index]
-        return self.transform(Image.open(item.path).convert("RGB")), self.labels.index(item.label)
+        picture = Image.open(self.collection.path(item)).convert("RGB")
+        return self.transform(picture), self.collection.labels.index(item.label)
 
 
 def train(job: Job, watch: Watch, *, frozen: bool) -> dict[str, Any]:
     """Train for `job.epochs`, validate after each, keep the best, predict the test pictures with it."""
     torch.manual_seed(job.seed)
-    collection = read(Path(job.table))
+    collection = read(job.table)
     model = network(len(collection.labels))
     if frozen:
         model.requires_grad_(False)
@@ -67,20 +67,27 @@ def train(job: Job, watch: Watch, *, frozen: bool) -> dict[str, Any]:
         history.append({"validation_accuracy": accuracy, "cpu": spent.cpu, "wall": spent.wall})
     with watch.lap("test"):
         model.load_state_dict(kept)
-        guesses = torch.cat([outputs.argmax(1) for outputs, _ in _outputs(model, collection, "test", job)]).tolist()
-    named = {item.path: collection.labels[guess] for item, guess in zip(collection.of("test"), guesses, strict=True)}
+        guesses = torch.cat(
+            [outputs.argmax(1) for outputs, _ in _outputs(model, collection, "test", job)]
+        ).tolist()
+    named = {
+        item.path: collection.labels[guess]
+        for item, guess in zip(collection.of("test"), guesses, strict=True)
+    }
     return {"predictions": named, "history": history}
 
 
 def _loader(collection: Collection, split: str, job: Job) -> DataLoader[tuple[Tensor, int]]:
     """Return a loader with one worker a core."""
     training = split == "train"
-    pictures = Pictures(collection.of(split), collection.labels, TRAIN if training else EVALUATE)
+    pictures = Pictures(collection, split, TRAIN if training else EVALUATE)
     workers = len(os.sched_getaffinity(0))
     return DataLoader(pictures, job.batch_size, shuffle=training, num_workers=workers)
 
 
-def _outputs(model: nn.Module, collection: Collection, split: str, job: Job) -> Iterator[tuple[Tensor, Tensor]]:
+def _outputs(
+    model: nn.Module, collection: Collection, split: str, job: Job
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield logits and targets of a split."""
     model.eval()
     for pictures, targets in _loader(collection, split, job):
@@ -90,5 +97,7 @@ def _outputs(model: nn.Module, collection: Collection, split: str, job: Job) -> 
 
 def _accuracy(model: nn.Module, collection: Collection, job: Job) -> float:
     """Return the validation accuracy."""
-    right = [outputs.argmax(1) == targets for outputs, targets in _outputs(model, collection, "validation", job)]
+    right = [
+        outputs.argmax(1) == targets for outputs, targets in _outputs(model, collection, "validation", job)
+    ]
     return torch.cat(right).float().mean().item()

@@ -21,7 +21,8 @@ TRIAL = 32
 
 def run(job: Job, watch: Watch) -> dict[str, Any]:
     """Try thread and batch settings, then pass over all pictures with the best; only the passes count."""
-    pictures = _decode([item.path for item in read(Path(job.table)).items])
+    collection = read(job.table)
+    pictures = _decode([collection.path(item) for item in collection.items])
     with watch.lap("export"):
         graph = export(Path(job.folder) / "bare.onnx")
     trials = {}
@@ -36,7 +37,7 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
     return {"facts": {"threads": threads, "batch": batch, "pictures": len(pictures)}}
 
 
-def _decode(paths: list[str]) -> np.ndarray:
+def _decode(paths: list[Path]) -> np.ndarray:
     """Return uint8 pictures [N, 3, 224, 224] by the evaluation transform."""
     transform = v2.Compose([v2.Resize(round(SIZE / CROP), antialias=True), v2.CenterCrop(SIZE)])
     pictures = [np.asarray(transform(Image.open(path).convert("RGB"))) for path in paths]

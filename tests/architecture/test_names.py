@@ -55,5 +55,13 @@ def test_every_public_name_exists_and_says_what_it_is(name: str):
         assert not str(thing.__doc__).startswith(f"{name}("), f"headstart.{name} has a generated docstring"
 
 
+def test_no_module_hides_a_verb_of_the_same_name():
+    import headstart.api
+    import headstart.cli
+
+    for name in headstart.__all__:
+        assert not inspect.ismodule(getattr(headstart, name)), f"headstart.{name} is a module, not the verb"
+
+
 def test_the_flags_of_the_command_line_are_as_agreed():
     check_snapshot("cli_flags.txt", list(flags(typer.main.get_command(app), "headstart")))

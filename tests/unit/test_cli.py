@@ -76,18 +76,19 @@ class FakeApi(SimpleNamespace):
         self._called("plan", data=data, **values)
         return Plan(data=Source(uri=data), labels=("cat", "dog"))
 
-    def explain(self, plan: Plan) -> str:
+    def explain(self, plan: Plan, **values: Any) -> str:
         return f"encode {plan.data.uri} with {plan.encoder.name}"
 
     def run(self, plan: Plan, **values: Any) -> Any:
         self._called("run", plan=plan, **values)
         return SimpleNamespace(
             folder=self.folder,
+            notes=("trained on 7 items",),
             audit=AUDIT,
             receipt=Receipt("w.safetensors", (TensorOrigin("w", (2,), "loaded"),)),
             race=(
-                SimpleNamespace(name="knn", chosen=False),
-                SimpleNamespace(name="ridge, depths", chosen=True),
+                SimpleNamespace(name="knn", chosen=False, score=0.8, standard_error=0.02),
+                SimpleNamespace(name="ridge, depths", chosen=True, score=0.9, standard_error=0.015),
             ),
             evaluation=evaluation(),
             baseline=SimpleNamespace(
@@ -136,18 +137,20 @@ def call(*arguments: str | Path, code: int = 0) -> Result:
 
 def test_fit_prints_the_audit_the_receipt_the_gain_and_where_the_report_is(api: FakeApi):
     lines = call("fit", "photos", "--baseline").stdout.splitlines()
-    assert lines[0] == "audit         7 of 8 items kept"
-    assert lines[1] == "              error: 1 file cannot be read; left out (cat/9.jpg)"
-    assert lines[2] == "              warning: 5 small classes (a, b, c and 2 more)"
-    assert lines[3] == "transfer      1/1 tensors (100.0% of the numbers) from w.safetensors"
-    assert lines[4] == "chosen        ridge, depths"
-    assert lines[5] == f"accuracy      {evaluation().score('accuracy')}"
-    assert lines[6].startswith("from scratch  0.500 [")
-    assert lines[6].endswith("so the transfer gained +0.500 [+0.300, +0.700]")
-    assert lines[7] == (
-        "cost          12.3 s (20.1 s of processor time), 800 MB; 7 items encoded, 1 from the store"
-    )
-    assert lines[9] == f"report        {api.folder / 'report.html'}"
+    assert lines == [
+        "audit     7 of 8 items kept",
+        "          error: 1 file cannot be read; left out (cat/9.jpg)",
+        "          warning: 5 small classes (a, b, c and 2 more)",
+        "transfer  1/1 tensors (100.0% of the numbers) from w.safetensors",
+        "chosen    ridge, depths, the best of 2 by cross-validation: 0.900 ± 0.015",
+        f"accuracy  {evaluation().score('accuracy')}",
+        f"baseline  {evaluation(0.5).score('accuracy')}, from scratch",
+        "gain      +0.500 [+0.300, +0.700]",
+        "note      trained on 7 items",
+        "cost      12.3 s (20.1 s of processor time), 800 MB; 7 items encoded, 1 from the store",
+        f"model     {api.folder}",
+        f"report    {api.folder / 'report.html'}",
+    ]
 
 
 def test_fit_hands_its_arguments_on(api: FakeApi, tmp_path: Path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from training_parts import layers, small_net
+from training_parts import bits, layers, small_net
 
 from headstart.core.errors import TrainingError
 from headstart.train.optim import (
@@ -15,7 +15,6 @@ from headstart.train.optim import (
     parameter_groups,
     require_trainable,
     set_mode,
-    set_rates,
 )
 
 
@@ -32,16 +31,36 @@ def test_learning_rates_decay_with_the_distance_from_the_head() -> None:
 def test_norms_and_biases_get_no_weight_decay_and_rates_follow_the_factor() -> None:
     net = small_net()
     optimizer = build_optimizer(parameter_groups(layers(net), net.head, learning_rate=0.1, weight_decay=0.2))
-    for row in optimizer.param_groups:
-        assert row["weight_decay"] == (0.2 if row["params"][0].ndim > 1 else 0.0)
-    set_rates(optimizer, 0.5)
-    assert {row["lr"] for row in optimizer.param_groups} == {0.05}
+    for row in optimizer.rows:
+        assert row.weight_decay == (0.2 if row.parameters[0].ndim > 1 else 0.0)
+    optimizer.scale_rates(0.5)
+    assert {row.rate for row in optimizer.rows} == {0.05}
+
+
+def test_it_moves_weights_by_the_same_bits_as_torch() -> None:
+    ours, theirs = small_net(), small_net()
+    optimizer = build_optimizer(parameter_groups((), ours, learning_rate=0.01, weight_decay=0.1))
+    decayed = [parameter for parameter in theirs.parameters() if parameter.ndim > 1]
+    plain = [parameter for parameter in theirs.parameters() if parameter.ndim <= 1]
+    reference = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}],
+        lr=0.01,
+        foreach=False,
+    )
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        inputs = torch.randn(4, 3, 8, 8, generator=generator)
+        for net, step in ((ours, optimizer), (theirs, reference)):
+            step.zero_grad()
+            net(inputs).square().sum().backward()
+            step.step()
+    assert bits(ours) == bits(theirs)
 
 
 def test_every_parameter_is_in_one_group() -> None:
     net = small_net()
     optimizer = build_optimizer(parameter_groups(layers(net), net.head, learning_rate=0.1))
-    listed = [id(parameter) for row in optimizer.param_groups for parameter in row["params"]]
+    listed = [id(parameter) for row in optimizer.rows for parameter in row.parameters]
     assert sorted(listed) == sorted(id(parameter) for parameter in net.parameters())
 
 
@@ -81,8 +100,9 @@ def test_freeze_keeps_bits_statistics_and_dropout_and_restores_modes() -> None:
 
 def test_a_frozen_tensor_that_moves_is_named() -> None:
     net = small_net()
+    statistics = dict(net.named_buffers())["stem.1.running_mean"]
     with pytest.raises(TrainingError, match=r"stem\.1\.running_mean"), freeze(net, layers(net)[:1]):
-        net.stem[1].running_mean.add_(1)
+        statistics.add_(1)
 
 
 def test_a_model_with_nothing_to_train_is_refused() -> None:

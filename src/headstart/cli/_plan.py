@@ -11,7 +11,6 @@ from headstart.core.errors import PlanError
 
 if TYPE_CHECKING:
     from headstart.core.machine import Machine
-
     from headstart.core.plan import Plan
 
 

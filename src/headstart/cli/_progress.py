@@ -46,7 +46,9 @@ class Bars:
     def show(self, event: Event) -> None:
         """Move the stage's bar; an event without a total is a line of text."""
         if not event.total:
-            self._bars.console.print(f"{event.stage}  {event.message}", markup=False, highlight=False)
+            self._bars.console.print(
+                f"{event.stage}  {event.message}".rstrip(), markup=False, highlight=False
+            )
             return
         if event.stage not in self._tasks:
             self._tasks[event.stage] = self._bars.add_task(event.stage, total=event.total, details="")
@@ -71,7 +73,7 @@ class Lines:
     def show(self, event: Event) -> None:
         """Print a line of text at once, a stage once it is done."""
         if not event.total:
-            self._print(f"{event.stage}  {event.message}")
+            self._print(f"{event.stage}  {event.message}".rstrip())
             return
         started, _ = self._open.get(event.stage, (time.monotonic(), event))
         self._open[event.stage] = (started, event)

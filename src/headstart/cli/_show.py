@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from headstart.result import Result
-
     from headstart.core.types import Audit, Finding
     from headstart.evaluate import Evaluation
+    from headstart.result import Result
 
 SHOWN_ITEMS = 3
 """Items of a finding that the terminal names; the report shows more."""
@@ -68,16 +67,29 @@ def score_lines(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 def result_lines(result: Result, report: Path) -> list[tuple[str, str]]:
     """Say what a run came to: audit, transfer receipt, scores beside the baseline, cost, where it lies."""
-    chosen = next((candidate.name for candidate in result.race if candidate.chosen), "")
     return [
         *audit_lines(result.audit),
         ("transfer", result.receipt.summary()),
-        *([("chosen", chosen)] if chosen else []),
+        *_race_lines(result),
         ("accuracy", str(result.evaluation.score("accuracy"))),
         *_baseline_lines(result),
+        *(("note", note) for note in result.notes),
         ("cost", _cost(result)),
         ("model", str(result.folder)),
         ("report", str(report)),
+    ]
+
+
+def _race_lines(result: Result) -> list[tuple[str, str]]:
+    """Say which of the heads won the race, and by what score."""
+    return [
+        (
+            "chosen",
+            f"{winner.name}, the best of {len(result.race)} by cross-validation: "
+            f"{winner.score:.3f} ± {winner.standard_error:.3f}",
+        )
+        for winner in result.race
+        if winner.chosen
     ]
 
 
@@ -87,7 +99,7 @@ def _baseline_lines(result: Result) -> list[tuple[str, str]]:
         return []
     theirs, gain = result.baseline.evaluation.score("accuracy"), result.baseline.difference
     gained = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
-    return [(result.baseline.name, f"{theirs}, so the transfer gained {gained}")]
+    return [("baseline", f"{theirs}, {result.baseline.name}"), ("gain", gained)]
 
 
 def _cost(result: Result) -> str:

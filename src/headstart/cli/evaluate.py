@@ -17,6 +17,7 @@ from headstart.cli._show import print_json, print_lines, score_lines
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder that `headstart fit` made.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled data: a folder or a table.")],
+    settings: options.Set = None,
     store: options.Store = None,
     device: options.Device = None,
     threads: options.Threads = None,
@@ -28,7 +29,9 @@ def evaluate(
 
     machine = options.machine(store=store, device=device, threads=threads)
     with progress(quiet=quiet) as show:
-        evaluation = api.evaluate(model, data, machine=machine, progress=show)
+        evaluation = api.evaluate(
+            model, data, settings=options.settings_of(settings), machine=machine, progress=show
+        )
     if json:
         print_json(evaluation.to_json())
     elif not quiet:

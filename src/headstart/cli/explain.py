@@ -42,4 +42,4 @@ def explain(
     plan = chosen_plan(
         data, plan_file=plan_file, encoder=encoder, method=method, settings=settings, machine=machine
     )
-    print_json(plan.model_dump(mode="json")) if json else print(api.explain(plan))
+    print_json(plan.model_dump(mode="json")) if json else print(api.explain(plan, machine=machine))

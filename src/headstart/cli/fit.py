@@ -55,7 +55,7 @@ def fit(
         data, plan_file=plan_file, encoder=encoder, method=method, settings=settings, machine=machine
     )
     if dry_run:
-        print_json(plan.model_dump(mode="json")) if json else print(api.explain(plan))
+        print_json(plan.model_dump(mode="json")) if json else print(api.explain(plan, machine=machine))
         return
     with progress(quiet=quiet) as show:
         result = api.run(

@@ -115,7 +115,9 @@ class FineTune(Settings):
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay a step of the averaged weights that are evaluated and kept; 0: none."""
     patience: int = Field(default=5, ge=1)
-    """Epochs without a better validation loss before training stops."""
+    """Epochs in which neither validation loss nor accuracy is better before training stops."""
+    freeze_statistics: bool = True
+    """Keep BatchNorm's running statistics while its scale and shift train: steadier with small batches."""
     clip_norm: float = Field(default=1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpoint_steps: int | None = Field(default=None, ge=1)

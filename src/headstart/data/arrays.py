@@ -14,10 +14,10 @@ from headstart.data.tables import as_label, as_split
 
 def from_arrays(
     images: Sequence[np.ndarray] | np.ndarray,
-    targets: Sequence[object],
+    targets: Sequence[object] | np.ndarray,
     *,
-    groups: Sequence[object] | None = None,
-    domains: Sequence[object] | None = None,
+    groups: Sequence[object] | np.ndarray | None = None,
+    domains: Sequence[object] | np.ndarray | None = None,
     splits: Sequence[str | None] | None = None,
     ids: Sequence[str] | None = None,
 ) -> TableDataset:
@@ -52,7 +52,7 @@ def from_arrays(
     )
 
 
-def _texts(values: Sequence[object] | None, count: int) -> list[str]:
+def _texts(values: Sequence[object] | np.ndarray | None, count: int) -> list[str]:
     """Return values as text, missing ones empty."""
     return [""] * count if values is None else [as_label(value) or "" for value in values]
 

@@ -48,7 +48,7 @@ class TableDataset:
             id=self.ids[index],
         )
 
-    def subset(self, indices: Sequence[int]) -> TableDataset:
+    def subset(self, indices: Sequence[int] | np.ndarray) -> TableDataset:
         """Return the items at these indices, in this order; all labels stay, so class ids do not move."""
         rows = [int(index) for index in indices]
         return replace(

@@ -90,9 +90,15 @@ def _assign(
     for unit in order:
         if len(units[unit]) == 1:
             label = dataset.targets[units[unit][0]]
-            chosen[unit] = next((name for name in shares if left[name][label] > 0), "train")
+            found: list[SplitName] = [name for name in shares if left[name][label] > 0]
+            chosen[unit] = found[0] if found else "train"
             left[chosen[unit]][label] -= 1
     _return_lost_classes(units, counts, chosen)
+    for name in shares:
+        if not any(
+            split == name and set(count) != {None} for split, count in zip(chosen, counts, strict=True)
+        ):
+            _fill(name, units, counts, chosen)
     return chosen
 
 
@@ -136,6 +142,20 @@ def _return_lost_classes(units: list[list[int]], counts: list[_Counts], chosen: 
             (unit for unit, count in enumerate(counts) if label in count), key=lambda unit: len(units[unit])
         )
         chosen[smallest] = "train"
+
+
+def _fill(name: SplitName, units: list[list[int]], counts: list[_Counts], chosen: list[SplitName]) -> None:
+    """Give an empty split the smallest training unit whose classes stay in training without it, if there is one."""
+    holders = Counter(
+        label for count, split in zip(counts, chosen, strict=True) if split == "train" for label in count
+    )
+    spare = [
+        unit
+        for unit, count in enumerate(counts)
+        if chosen[unit] == "train" and set(count) != {None} and all(holders[label] > 1 for label in count)
+    ]
+    if spare:
+        chosen[min(spare, key=lambda unit: len(units[unit]))] = name
 
 
 def _require_all(dataset: TableDataset, splits: list[SplitName], units: list[list[int]]) -> None:

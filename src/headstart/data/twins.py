@@ -14,7 +14,7 @@ import numpy as np
 
 _DISTANCE = 8
 _BYTES = 8
-_BLOCK = 1 << 20
+_BLOCK = 1 << 17
 _PAIRS = 1 << 13
 _LEADERS = 32
 """How many pictures of one hash, none a twin of another, are followed up."""

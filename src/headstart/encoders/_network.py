@@ -77,11 +77,16 @@ class ImageEncoder:
         self._traced = _trace(self._network, groups)
         self._tapped: nn.Module | None = None
         self._taps = self._choose_taps()
-        self._spec = replace(spec, weights_sha256=state_sha256(body), **self._measure(spec.contract))
+        self._spec = replace(spec, **self._measure(spec.contract))
+        self._moved: tuple[tuple[int, int], ...] = ()
 
     @property
     def spec(self) -> EncoderSpec:
-        """What is known of the network without running it."""
+        """What is known of the network without running it; its weights are hashed again once they have moved."""
+        moved = tuple((tensor.data_ptr(), tensor._version) for tensor in self.module.state_dict().values())
+        if moved != self._moved:
+            self._spec = replace(self._spec, weights_sha256=state_sha256(self.module))
+            self._moved = moved
         return self._spec
 
     @property

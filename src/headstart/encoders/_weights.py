@@ -28,7 +28,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
         )
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
+            return _encoder_part(load_file(file))
         return _flatten(torch.load(file, map_location="cpu", weights_only=True))
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise EncoderError(
@@ -89,6 +89,12 @@ def origins(
         if not (skip and name.startswith(skip))
     )
     return Receipt(source, tensors, tuple(unused or ()))
+
+
+def _encoder_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the encoder of a saved model folder (names `encoder.*`), or a plain state dict as it is."""
+    own = {name.removeprefix("encoder."): tensor for name, tensor in state.items() if name.startswith("encoder.")}
+    return own or state
 
 
 def _flatten(loaded: Any) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from headstart.core.errors import EncoderError
@@ -33,14 +34,39 @@ def from_module(
     else:
         receipt = origins(network, source="the caller's network", taken=set(network.state_dict()))
     spec = EncoderSpec(name, "image", {}, contract, weights_sha256="", licence=licence, source=receipt.source)
-    return ImageEncoder(network, Architecture(_maps, average_pool, groups), spec=spec, receipt=receipt)
+    pool = _POOLS[_dimensions(network, contract)]
+    return ImageEncoder(network, Architecture(_maps, pool, groups), spec=spec, receipt=receipt)
 
 
-def average_pool(body: nn.Module, features: Tensor) -> Tensor:  # noqa: ARG001 - part of Architecture.pool
-    """Average a map [N, D, H, W] or tokens [N, T, D] over positions; a vector stays as it is."""
-    if features.dim() == 4:
-        return features.mean((2, 3))
-    return features.mean(1) if features.dim() == 3 else features
+def average_map(body: nn.Module, features: Tensor) -> Tensor:  # noqa: ARG001 - the shape of Architecture.pool
+    """Average a map [N, D, H, W] over positions."""
+    return features.mean((2, 3))
+
+
+def _average_tokens(body: nn.Module, features: Tensor) -> Tensor:  # noqa: ARG001 - the shape of Architecture.pool
+    """Average tokens [N, T, D] over positions."""
+    return features.mean(1)
+
+
+def _as_it_is(body: nn.Module, features: Tensor) -> Tensor:  # noqa: ARG001 - the shape of Architecture.pool
+    """Keep a vector [N, D]."""
+    return features
+
+
+_POOLS = {2: _as_it_is, 3: _average_tokens, 4: average_map}
+
+
+def _dimensions(network: nn.Module, contract: InputContract) -> int:
+    """Return how many dimensions the network's output has, from one blank picture."""
+    with torch.inference_mode():
+        output = network.eval()(torch.zeros(1, contract.channels, *contract.size))
+    if output.dim() not in _POOLS:
+        raise EncoderError(
+            f"the network gives {tuple(output.shape)} for one picture",
+            expected="[N, D], [N, T, D] or [N, D, H, W]",
+            fix="wrap it so that its forward ends there",
+        )
+    return output.dim()
 
 
 def _maps(body: nn.Module, pictures: Tensor) -> Tensor:

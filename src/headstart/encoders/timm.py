@@ -197,7 +197,9 @@ def _group_names(body: nn.Module) -> dict[str, list[str]]:
     if hasattr(body, "group_matcher"):
         grouped = group_parameters(body, body.group_matcher(coarse=True))
         sizes = {name: tensor.numel() for name, tensor in body.named_parameters()}
-        return {_common_name(names, sizes): names for _, names in sorted(grouped.items())}
+        named = [(_common_name(names, sizes), names) for _, names in sorted(grouped.items())]
+        twice = {name for name, _ in named if sum(name == other for other, _ in named) > 1}
+        return {f"{name} #{depth}" if name in twice else name: names for depth, (name, names) in enumerate(named)}
     named: dict[str, list[str]] = {}
     for name, _ in body.named_parameters():
         named.setdefault(name.split(".")[0], []).append(name)

@@ -9,7 +9,7 @@ from headstart.core.settings import Pretrained
 from headstart.core.types import EncoderSpec, InputContract
 from headstart.encoders._network import Architecture, ImageEncoder, groups_of
 from headstart.encoders._weights import fill, origins, read_weights
-from headstart.encoders.module import average_pool
+from headstart.encoders.module import average_map
 
 _SEED = 20  # Their "pretrained" weights: the same numbers on every machine.
 
@@ -24,6 +24,23 @@ def open_tiny_transformer(settings: Pretrained, *, max_megapixels: float = 64) -
     return _open(TinyTransformer(settings.channels, settings.image_size or 32), settings, max_megapixels)
 
 
+class Block(nn.Module):
+    """Self-attention with one head and a two-layer network, each normalised before and added after."""
+
+    def __init__(self, width: int) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mix = nn.Linear(width, 3 * width)
+        self.network = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(0.1), nn.Linear(2 * width, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens [N, T, D] to tokens."""
+        query, key, value = self.mix(self.norm1(tokens)).chunk(3, -1)
+        tokens = tokens + nn.functional.scaled_dot_product_attention(query, key, value)
+        return tokens + self.network(self.norm2(tokens))
+
+
 class TinyTransformer(nn.Module):
     """Patches of 8 px, two blocks of width 24, tokens out [N, T, 24]."""
 
@@ -33,13 +50,13 @@ class TinyTransformer(nn.Module):
         self.patches = nn.Conv2d(channels, 24, 8, 8)
         self.class_token = nn.Parameter(torch.zeros(1, 1, 24))
         self.positions = nn.Parameter(torch.randn(1, 1 + (size // 8) ** 2, 24) * 0.02)
-        self.blocks = nn.Sequential(*(nn.TransformerEncoderLayer(24, 2, 48, 0.1, batch_first=True) for _ in range(2)))
+        self.blocks = nn.Sequential(Block(24), Block(24))
         self.norm = nn.LayerNorm(24)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Encode normalised pictures [N, C, H, W] into tokens, the class token first."""
         patches = self.patches(pictures).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token + patches.mean(1, keepdim=True) * 0, patches], 1) + self.positions
+        tokens = torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], 1) + self.positions
         return self.norm(self.blocks(tokens))
 
 
@@ -65,7 +82,7 @@ def _open(body: nn.Module, settings: Pretrained, max_megapixels: float) -> Image
     contract = InputContract((size, size), statistics, statistics, settings.channels, 1.0, "bilinear")
     spec = EncoderSpec(settings.name, "image", {}, contract, "", licence="Apache-2.0", source=receipt.source)
     is_transformer = isinstance(body, TinyTransformer)
-    pool = _pool if is_transformer else average_pool
+    pool = _pool if is_transformer else average_map
     architecture = Architecture(_run, pool, groups_of(body, _groups(body)), prefix_tokens=int(is_transformer))
     return ImageEncoder(body, architecture, spec=spec, receipt=receipt, max_megapixels=max_megapixels)
 
@@ -82,21 +99,14 @@ def _pool(body: nn.Module, tokens: Tensor) -> Tensor:  # noqa: ARG001 - part of 
 
 def _groups(body: nn.Module) -> dict[str, list[str]]:
     """Group parameters by layer, shallow to deep."""
-    if not isinstance(body, TinyTransformer):
-        return _by(body, lambda name: f"stage{name.split('.')[0]}")
-    def group(name: str) -> str:
-        if name.startswith("blocks"):
-            return name.rsplit(".", name.count(".") - 1)[0]
-        return "norm" if name.startswith("norm") else "embedding"
-
-    return _by(body, group)
-
-
-def _by(body: nn.Module, group_of) -> dict[str, list[str]]:  # noqa: ANN001
-    """Collect parameter names by what `group_of` says of each."""
     named: dict[str, list[str]] = {}
     for name, _ in body.named_parameters():
-        named.setdefault(group_of(name), []).append(name)
+        first, second = name.split(".")[:2] if "." in name else (name, "")
+        if first == "blocks" or first == "norm":
+            group = f"{first}.{second}" if first == "blocks" else first
+        else:
+            group = "embedding" if isinstance(body, TinyTransformer) else f"stage{first}"
+        named.setdefault(group, []).append(name)
     return named
 
 

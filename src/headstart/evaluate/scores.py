@@ -292,7 +292,8 @@ def _notes(
     notes: list[str] = []
     absent = [label for label, support in zip(labels, matrix.sum(1), strict=True) if not support]
     if absent:
-        notes.append(f"no test items of {', '.join(absent)}: recall and AUROC leave such classes out")
+        named = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more classes" if len(absent) > 5 else "")
+        notes.append(f"no test items of {named}: recall and AUROC leave such classes out")
     if "auroc" not in {score.name for score in scores}:
         notes.append("AUROC is not defined: the test items are all of one class")
     if num_groups:

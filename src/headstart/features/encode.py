@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.core.errors import DataError
+from headstart.core.errors import DataError, Interrupted
 from headstart.core.hashing import digest
 from headstart.core.registry import resolve
 from headstart.features.runtime import Run, choose_runtime
@@ -30,6 +29,9 @@ GPU_BATCH = 128
 SHARD = 1024
 """Rows a shard; a killed run loses at most this many."""
 VIEW_STRENGTH = "standard"
+
+_Batch = tuple[list[tuple[int, Any]], np.ndarray | None, dict[int, str]]
+"""Opened items with their facts, their features, and why others could not be read."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ def encode(
     """
     hashes = [dataset.item_hash(index) for index in range(len(dataset))]
     shards = Shards(context.store, "features-v1", feature_key(encoder, form, context.seed, view))
-    first = {item: index for index, item in reversed(list(enumerate(hashes))) if item and item not in shards}
-    missing = sorted(first.values())
+    first = {item: index for index, item in reversed(list(enumerate(hashes)))}
+    missing = [index for index in sorted(first.values()) if hashes[index] not in shards]
     stream = _Stream(dataset, encoder, context, view=view, max_megapixels=max_megapixels)
     failures: dict[str, str] = {}
     if missing:
@@ -124,7 +126,11 @@ def _fill(
         if features is not None:
             rows.append(features)
         done += len(opened) + len(bad)
-        stream.context.progress(Event("encode", done, len(missing)))
+        try:
+            stream.context.progress(Event("encode", done, len(missing)))
+        except Interrupted:
+            flush()
+            raise
         if len(kept) >= SHARD:
             flush()
     flush()
@@ -132,10 +138,10 @@ def _fill(
 
 def _batches(
     missing: Sequence[int], stream: _Stream, run: Run
-) -> Iterator[tuple[list[tuple[int, Any]], np.ndarray | None, dict[int, str]]]:
+) -> Iterator[_Batch]:
     """Yield (opened items with facts, their features, failures) in order; threads decode and compute ahead."""
 
-    def work(indices: Sequence[int]) -> tuple[list[tuple[int, Any]], np.ndarray | None, dict[int, str]]:
+    def work(indices: Sequence[int]) -> _Batch:
         opened: list[tuple[int, Any]] = []
         pictures: list[np.ndarray] = []
         bad: dict[int, str] = {}
@@ -179,8 +185,3 @@ def _facts(kind: Any, shards: Shards, item: str) -> Any:
     """Read one item's facts back."""
     values = {field.name: shards.row(item, field.name) for field in dataclasses.fields(kind)}
     return kind(**{name: value.item() if value.ndim == 0 else np.array(value) for name, value in values.items()})
-
-
-def default_threads() -> int:
-    """Return the number of processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -196,6 +196,7 @@ def _loop_settings(
         patience=settings.patience,
         precision=settings.precision,
         checkpoint_steps=settings.checkpoint_steps,
+        freeze_statistics=settings.freeze_statistics,
         chance=_chance(training),
         identity=identity,
     )

@@ -20,6 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from headstart.core.errors import DataError
 from headstart.core.types import InputContract
+from headstart.modalities.facts import HASH_SIDE, Facts, facts_of, grey
+from headstart.modalities.variation import STRENGTHS, vary
 
 VERSION = 1
 """Version of the decoding, resizing and augmentation; bump when their pixels move."""
@@ -36,30 +38,12 @@ EXTENSIONS: frozenset[str] = frozenset(
 _EXIF_KEYS = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 _TURNED = (5, 6, 7, 8)
 _ORIENTATION = 0x0112
-_HASH_SIDE, _HASH_BANDS, _THUMBNAIL_SIDE = 32, 8, 16
 _LONGEST = 4
 """Strips longer than this many times their shorter side lose their ends before they are resized."""
-_FLAT = 0.5
-"""A DCT coefficient below this (grey levels, orthonormal) is noise of the decoder, not a part of the picture."""
 
 
 Raw = Path | np.ndarray
 """A reference to a picture: a file, or an array [H, W] or [H, W, C]."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What an audit needs of one picture, from the same decode that feeds the network.
-
-    `width`, `height` and `channels` are the file's, after EXIF rotation; `phash` is the 64-bit DCT perceptual hash
-    of the whole picture, `thumbnail` its greys, uint8 [16, 16].
-    """
-
-    width: int
-    height: int
-    channels: int
-    phash: int
-    thumbnail: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +84,16 @@ def prepare(raw: Raw, contract: InputContract, *, max_megapixels: float = 64) ->
         contract.channels,
         max_megapixels=max_megapixels,
     )
-    return Prepared(_ordered(_evaluation_crop(opened, contract, raw), contract), _facts(opened))
+    return Prepared(
+        _ordered(_evaluation_crop(opened, contract, raw), contract),
+        facts_of(opened.picture, size=opened.size, channels=opened.channels),
+    )
 
 
 def inspect(raw: Raw, *, max_megapixels: float = 64) -> Facts:
     """Decode as small as the hash allows, only to note the facts (an audit without a network)."""
-    return _facts(
-        _open(raw, lambda *_: (2 * _HASH_SIDE, 2 * _HASH_SIDE), None, max_megapixels=max_megapixels)
-    )
+    opened = _open(raw, lambda *_: (2 * HASH_SIDE, 2 * HASH_SIDE), None, max_megapixels=max_megapixels)
+    return facts_of(opened.picture, size=opened.size, channels=opened.channels)
 
 
 def augment(
@@ -125,7 +111,7 @@ def augment(
     """
     if strength == "none":
         return prepare(raw, contract, max_megapixels=max_megapixels).pixels
-    recipe = _STRENGTHS[strength]
+    recipe = STRENGTHS[strength]
     area, ratio = draw.uniform(recipe.least_area, 1.0), math.exp(draw.uniform(-1, 1) * math.log(4 / 3))
     place = draw.random(2)
 
@@ -147,7 +133,7 @@ def augment(
     view = _fit_channels(view, contract.channels, raw)
     if draw.random() < 0.5:
         view = view[:, ::-1]
-    return _ordered(_vary(view, draw, recipe), contract)
+    return _ordered(vary(view, draw, recipe), contract)
 
 
 def batch(pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -159,7 +145,7 @@ def thumbnail(raw: Raw, *, side: int) -> bytes:
     """Return a JPEG whose longer side has at most `side` pixels, for reports."""
     picture = _open(raw, lambda width, height: _within(width, height, side), None, max_megapixels=1e9).picture
     if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(_grey(picture) if picture.ndim == 3 and picture.shape[2] != 3 else picture)
+        picture = Image.fromarray(grey(picture) if picture.ndim == 3 and picture.shape[2] != 3 else picture)
     picture = picture.resize(_within(*picture.size, side), Image.Resampling.BICUBIC)
     stream = io.BytesIO()
     (picture if picture.mode == "L" else picture.convert("RGB")).save(stream, "JPEG", quality=85)
@@ -251,15 +237,26 @@ def _sniff(path: Path) -> str:
 def _from_picture(picture: Image.Image, need: _Need, channels: int | None) -> _Opened:
     """Decode an opened file, JPEGs at the smallest scale that holds what is needed, and set it upright."""
     (width, height), bands = picture.size, len(picture.getbands())
-    turned = any(key in picture.info for key in _EXIF_KEYS) and picture.getexif().get(_ORIENTATION) in _TURNED
+    orientation = _orientation(picture)
     if picture.format in ("JPEG", "MPO"):
-        high, wide = need(height, width) if turned else need(width, height)[::-1]
+        high, wide = need(height, width) if orientation in _TURNED else need(width, height)[::-1]
         picture.draft("L" if channels == 1 else None, (min(width, wide), min(height, high)))
-    picture.load()
-    if any(key in picture.info for key in _EXIF_KEYS):
+        picture.load()
+    else:
+        picture.load()
+        # Only now: a PNG may tell its rotation after its pixels, and Pillow turns a TIFF while it loads it.
+        (width, height), orientation = picture.size, _orientation(picture)
+    if orientation != 1:
         picture = ImageOps.exif_transpose(picture)
-    size = (height, width) if turned else (width, height)
+    size = (height, width) if orientation in _TURNED else (width, height)
     return _Opened(_eight_bit(picture, channels), size, bands)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """Return the EXIF orientation of an opened file, 1 (upright) where it says none."""
+    if not any(key in picture.info for key in _EXIF_KEYS):
+        return 1
+    return picture.getexif().get(_ORIENTATION, 1)
 
 
 def _eight_bit(picture: Image.Image, channels: int | None) -> Image.Image:
@@ -365,7 +362,9 @@ def _resize(pixels: np.ndarray, size: tuple[int, int], interpolation: str) -> np
     from torch.nn.functional import interpolate
 
     with torch.inference_mode():
-        tensor = torch.from_numpy(np.ascontiguousarray(pixels)).unsqueeze(0).permute(0, 3, 1, 2)
+        tensor = (
+            torch.from_numpy(np.require(pixels, requirements=["C", "W"])).unsqueeze(0).permute(0, 3, 1, 2)
+        )
         resized = interpolate(tensor, size=size, mode=interpolation, antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
 
@@ -382,7 +381,7 @@ def _fit_channels(pixels: np.ndarray, channels: int, raw: Raw) -> np.ndarray:
     if given == channels:
         return pixels
     if given == 3 and channels == 1:
-        return _grey(pixels)[:, :, None]
+        return grey(pixels)[:, :, None]
     if given == 1 and channels == 3:
         return np.repeat(pixels, 3, axis=2)
     name = "an array in memory" if isinstance(raw, np.ndarray) else str(raw)
@@ -393,117 +392,6 @@ def _fit_channels(pixels: np.ndarray, channels: int, raw: Raw) -> np.ndarray:
     )
 
 
-def _grey(pixels: np.ndarray) -> np.ndarray:
-    """Return greys [H, W]: Pillow's luma for three channels, else the mean of the channels."""
-    if pixels.ndim == 2:
-        return pixels
-    if pixels.shape[2] == 3:
-        return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))
-    return np.rint(pixels.mean(axis=2, dtype=np.float32)).astype(np.uint8)
-
-
 def _ordered(pixels: np.ndarray, contract: InputContract) -> np.ndarray:
     """Return contiguous pixels in the contract's channel order."""
     return np.ascontiguousarray(pixels[:, :, ::-1] if contract.order == "bgr" else pixels)
-
-
-# Facts
-
-
-def _cosines() -> np.ndarray:
-    """Return the first rows of the orthonormal DCT-II, float32 [8, 32]."""
-    rows, columns = np.arange(_HASH_BANDS)[:, None], np.arange(_HASH_SIDE)[None]
-    matrix = np.cos(np.pi * (2 * columns + 1) * rows / (2 * _HASH_SIDE)) * math.sqrt(2 / _HASH_SIDE)
-    matrix[0] /= math.sqrt(2)
-    return matrix.astype(np.float32)
-
-
-_COSINES = _cosines()
-
-
-def _facts(opened: _Opened) -> Facts:
-    """Note size, hash and thumbnail of a decoded picture."""
-    greys = _small_greys(opened.picture)
-    coefficients = (_COSINES @ greys @ _COSINES.T).ravel()
-    coefficients[np.abs(coefficients) < _FLAT] = 0
-    # The mean grey (the first coefficient) says nothing of what is seen, so the median leaves it out.
-    bits = coefficients > np.partition(coefficients[1:], 31)[31]
-    side = _HASH_SIDE // _THUMBNAIL_SIDE
-    small = greys.reshape(_THUMBNAIL_SIDE, side, _THUMBNAIL_SIDE, side).mean(axis=(1, 3))
-    phash = int.from_bytes(np.packbits(bits).tobytes(), "big")
-    return Facts(*opened.size, opened.channels, phash, np.rint(small).astype(np.uint8))
-
-
-def _small_greys(picture: Image.Image | np.ndarray) -> np.ndarray:
-    """Average a picture to float32 [32, 32] greys."""
-    if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(_grey(picture))
-    # The gap lets Pillow average whole blocks first and keeps the fractions at the edges right.
-    small = picture.resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return np.asarray(small.convert("L"), dtype=np.float32)
-
-
-# Augmentation
-
-
-@dataclass(frozen=True, slots=True)
-class _Strength:
-    """How far a view may go: least share of the area, shift of brightness, contrast and colour, degrees, erasing."""
-
-    least_area: float
-    shift: float = 0.0
-    degrees: float = 0.0
-    erase: float = 0.0
-
-
-_STRENGTHS = {
-    "light": _Strength(0.6),
-    "standard": _Strength(0.35, shift=0.2),
-    "strong": _Strength(0.2, shift=0.4, degrees=15, erase=0.25),
-}
-
-
-def _vary(view: np.ndarray, draw: np.random.Generator, recipe: _Strength) -> np.ndarray:
-    """Shift brightness, contrast and colour, turn, erase; always the same number of draws for a recipe."""
-    if recipe.shift:
-        brightness, contrast, colour = 1 + recipe.shift * draw.uniform(-1, 1, 3)
-        view = _shift(view, brightness, contrast, colour)
-    if recipe.degrees:
-        view = _turn(view, draw.uniform(-recipe.degrees, recipe.degrees))
-    if recipe.erase:
-        chance, area, top, left = draw.random(4)
-        if chance < recipe.erase:
-            view = _erase(view, 0.02 + 0.2 * area, top, left)
-    return view
-
-
-def _shift(view: np.ndarray, brightness: float, contrast: float, colour: float) -> np.ndarray:
-    """Scale brightness, contrast around the mean, and (three channels) saturation."""
-    mean = float(view.mean())
-    table = ((np.arange(256) - mean) * contrast + mean) * brightness
-    view = np.rint(table).clip(0, 255).astype(np.uint8)[view]
-    if view.shape[2] != 3:
-        return view
-    picture = Image.fromarray(view)
-    return np.asarray(Image.blend(picture.convert("L").convert("RGB"), picture, colour))
-
-
-def _turn(view: np.ndarray, degrees: float) -> np.ndarray:
-    """Rotate around the centre; what comes into sight is the picture's mean."""
-    planes = [
-        Image.fromarray(np.ascontiguousarray(view[:, :, channel])).rotate(
-            degrees, Image.Resampling.BILINEAR, fillcolor=int(view[:, :, channel].mean())
-        )
-        for channel in range(view.shape[2])
-    ]
-    return np.stack([np.asarray(plane) for plane in planes], axis=2)
-
-
-def _erase(view: np.ndarray, area: float, top: float, left: float) -> np.ndarray:
-    """Paint a square patch of this share of the area with the picture's mean."""
-    height, width = view.shape[:2]
-    high, wide = max(1, round(height * math.sqrt(area))), max(1, round(width * math.sqrt(area)))
-    y, x = int(top * (height - high + 1)), int(left * (width - wide + 1))
-    view = view.copy()
-    view[y : y + high, x : x + wide] = np.rint(view.mean(axis=(0, 1))).astype(np.uint8)
-    return view

@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from headstart.core.types import EncoderSpec
     from headstart.result import Result
 
-_HUB_LICENCES = {
-    "Apache-2.0": "apache-2.0",
-    "MIT": "mit",
-    "BSD-2-Clause": "bsd-2-clause",
-    "BSD-3-Clause": "bsd-3-clause",
-    "CC-BY-4.0": "cc-by-4.0",
-    "CC-BY-NC-4.0": "cc-by-nc-4.0",
-}
+_HUB_LICENCES = frozenset(
+    [
+        "apache-2.0",
+        "mit",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "cc-by-4.0",
+        "cc-by-sa-4.0",
+        "cc-by-nc-4.0",
+        "cc0-1.0",
+    ]
+)
 _HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "auroc": "roc_auc"}
 
 
@@ -51,9 +55,9 @@ def _front_matter(result: Result, spec: EncoderSpec) -> str:
         for score in result.evaluation.scores
         if score.name in _HUB_METRICS
     ]
-    known = _HUB_LICENCES.get(spec.licence)
+    known = spec.licence.lower() in _HUB_LICENCES
     values: dict[str, Any] = {
-        "license": known or "other",
+        "license": spec.licence.lower() if known else "other",
         **({} if known else {"license_name": spec.licence or "unknown"}),
         "library_name": "headstart",
         "pipeline_tag": "image-classification",

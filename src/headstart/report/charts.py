@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 50
 """Largest confusion matrix that is drawn whole; of more classes, the most mistaken ones are."""
+_CELLS = ((6, 50, "large"), (12, 40, "large"), (25, 25, "medium"), (MAX_CLASSES, 16, "small"))
+"""Up to how many classes a cell of the confusion matrix is how wide (px), and its CSS class."""
 _LETTER = 6.3  # Width of a letter at 11 px, on average.
 
 
@@ -161,49 +163,30 @@ def reliability(bins: Sequence[Bin]) -> Markup:
 def confusion(evaluation: Evaluation) -> Markup:
     """Draw the confusion matrix, rows the truth, shaded by the share of the row; 2 to 50 classes."""
     chosen = most_mistaken(evaluation)
-    matrix = [[evaluation.confusion[row][column] for column in chosen] for row in chosen]
-    totals = [sum(evaluation.confusion[row]) for row in chosen]
     labels = [evaluation.labels[index] for index in chosen]
-    cell = 50 if len(labels) <= 6 else 40 if len(labels) <= 12 else 25 if len(labels) <= 25 else 17
-    font = 13 if cell >= 40 else 9.5 if cell == 25 else 7.5
+    cell, kind = next((size, kind) for most, size, kind in _CELLS if len(labels) <= most)
     margin = 30 + _LETTER * min(max(len(label) for label in labels), 20)
-    slanted = cell >= 40
-    top = 26 + (margin - 24 if not slanted else 0.8 * (margin - 24))
-    side = cell * len(labels)
-    parts = [
-        Markup('<rect class="sheet" x="{:.1f}" y="{:.1f}" width="{}" height="{}"/>').format(
-            margin, top, side, side
-        )
-    ]
+    slanted, side = kind == "large", cell * len(labels)
+    top = 26 + (0.8 if slanted else 1) * (margin - 24)
+    parts = [_sheet(margin, top, side)]
     for place, label in enumerate(labels):
         middle = cell * (place + 0.5)
-        parts.append(
-            _turned(margin - 8, top + middle + 4, label, 0, "name", "end")
-            + _turned(margin + middle + 3, top - 7, label, -50 if slanted else -90, "name", "start")
-        )
-    for row, counts in enumerate(matrix):
-        for column, number in enumerate(counts):
-            if number:
-                share = number / totals[row]
-                kind = ("hit" if row == column else "miss") + (" strong" if share > 0.5 else "")
-                x, y = margin + cell * column, top + cell * row
+        parts.append(_turned(margin - 8, top + middle + 4, label, 0, "name", "end"))
+        parts.append(_turned(margin + middle + 3, top - 7, label, -50 if slanted else -90, "name", "start"))
+    for row, truth in enumerate(chosen):
+        counts = evaluation.confusion[truth]
+        for column, said in enumerate(chosen):
+            if counts[said]:
+                words = f"{counts[said]} of {sum(counts)} {labels[row]} called {labels[column]}"
+                share, hit = counts[said] / sum(counts), row == column
                 parts.append(
-                    Markup(
-                        '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{}" height="{}" fill-opacity="{:.2f}">'
-                        "<title>{} of {} {} called {}</title></rect>"
-                        '<text class="{}" x="{:.1f}" y="{:.1f}" font-size="{}" text-anchor="middle">{}</text>'
-                    ).format(
-                        kind, x + 0.5, y + 0.5, cell - 1, cell - 1, 0.1 + 0.9 * share, number, totals[row],
-                        labels[row], labels[column], kind, x + cell / 2, y + cell / 2 + font * 0.36, font,
-                        number,
-                    )
-                )  # fmt: skip
+                    _cell(margin + cell * column, top + cell * row, cell, (counts[said], share, hit), words)
+                )
     parts.append(_turned(11, top + side / 2, "truth", -90, "note", "middle"))
     parts.append(_text(margin + side / 2, top + side + 18, "predicted", "middle"))
     slack = max(8.0, 0.66 * (margin - 30) - cell / 2) if slanted else 8
-    return _picture(
-        margin + side + slack, top + side + 26, "Confusion matrix", parts, "confusion", fixed=True
-    )
+    size = (margin + side + slack, top + side + 26)
+    return _picture(*size, "Confusion matrix", parts, f"confusion {kind}", fixed=True)
 
 
 def most_mistaken(evaluation: Evaluation) -> list[int]:
@@ -216,6 +199,23 @@ def most_mistaken(evaluation: Evaluation) -> list[int]:
                 wrong[column] += number
     order = sorted(range(len(wrong)), key=lambda index: -wrong[index])
     return sorted(order[:MAX_CLASSES])
+
+
+def _sheet(left: float, top: float, side: float) -> Markup:
+    """Draw the ground of a matrix."""
+    return Markup('<rect class="sheet" x="{0:.1f}" y="{1:.1f}" width="{2}" height="{2}"/>').format(
+        left, top, side
+    )
+
+
+def _cell(x: float, y: float, size: float, content: tuple[int, float, bool], words: str) -> Markup:
+    """Draw one cell: its number, shaded by the share of the row, right or wrong; `words` are its tooltip."""
+    number, share, hit = content
+    kind = ("hit" if hit else "miss") + (" strong" if share > 0.5 else "")
+    return Markup(
+        '<rect class="{0}" x="{1:.1f}" y="{2:.1f}" width="{3}" height="{3}" fill-opacity="{4:.2f}">'
+        '<title>{5}</title></rect><text class="{0}" x="{6:.1f}" y="{7:.1f}" dy="0.36em" text-anchor="middle">{8}</text>'
+    ).format(kind, x + 0.5, y + 0.5, size - 1, 0.1 + 0.9 * share, words, x + size / 2, y + size / 2, number)
 
 
 def _picture(

@@ -56,6 +56,7 @@ class Raced:
     name: str
     score: float
     standard_error: float
+    log_loss: float
     low: float
     high: float
     seconds: float
@@ -65,9 +66,8 @@ class Raced:
     def of(cls, item: Candidate) -> Raced:
         """Add the interval to a candidate."""
         error = item.standard_error
-        return cls(
-            item.name, item.score, error, item.score - error, item.score + error, item.seconds, item.chosen
-        )
+        low, high = item.score - error, item.score + error
+        return cls(item.name, item.score, error, item.log_loss, low, high, item.seconds, item.chosen)
 
 
 def render(result: Result, model: Model, inputs: Mapping[str, Any], *, path: Path) -> Path:

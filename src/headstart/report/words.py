@@ -21,6 +21,8 @@ METRIC_NAMES = {
     "log_loss": ("Log-loss", "how surprised the probabilities are by the truth; lower is better"),
     "calibration_error": ("Calibration error", "mean gap between the stated probability and the share right"),
 }
+FINE_TUNED = "fine-tuned"
+"""Name that a fine-tuned model goes by in the race against its own start."""
 _METHODS = {
     "extract": "A new head on the frozen network {}",
     "finetune": "The network {}, fine-tuned with a new head,",
@@ -73,7 +75,7 @@ def verdict(result: Result) -> list[str]:
     """Say in a few sentences what was trained, how good it is, and whether the transfer gained anything."""
     accuracy = result.evaluation.score("accuracy")
     names = count(len(result.evaluation.labels), "class")
-    model = _METHODS[result.plan.method.kind].format(result.plan.encoder.name)
+    model = _METHODS[trained_by(result)].format(result.plan.encoder.name)
     label, share = commonest(result.evaluation)
     sentences = [
         f"{model} tells {names} apart and names {percent(accuracy.value)} of "
@@ -82,6 +84,12 @@ def verdict(result: Result) -> list[str]:
         f"would be right for {percent(share)}.",
     ]
     return [*sentences, *([compared(result)] if result.baseline else [])]
+
+
+def trained_by(result: Result) -> str:
+    """Return the method that made the model; a fine-tuning that lost to its own start leaves an extracted head."""
+    chosen = next((row.name for row in result.race if row.chosen), FINE_TUNED)
+    return "extract" if chosen != FINE_TUNED else result.plan.method.kind
 
 
 def compared(result: Result) -> str:
@@ -105,12 +113,11 @@ def compared(result: Result) -> str:
 
 def cautions(result: Result) -> list[str]:
     """Say what should make a reader careful."""
-    evaluation, said = result.evaluation, list(result.evaluation.notes)
+    evaluation, said = result.evaluation, [*result.notes, *result.evaluation.notes]
     accuracy = evaluation.score("accuracy")
     if accuracy.high - accuracy.low > 0.1:
-        said.append(
-            f"the test set is small ({accuracy.n}): the accuracy may lie anywhere in {interval(accuracy)}"
-        )
+        small = f"the test set is small ({count(accuracy.n, 'picture')})"
+        said.append(f"{small}: a true accuracy anywhere from {interval(accuracy)} would fit")
     if len(evaluation.per_domain) > 1:
         rows = sorted(evaluation.per_domain, key=lambda row: row.scores[0].value)
         worst, best = rows[0].scores[0], rows[-1].scores[0]
@@ -118,9 +125,10 @@ def cautions(result: Result) -> list[str]:
             apart = f"{percent(worst.value)} on {rows[0].domain}, {percent(best.value)} on {rows[-1].domain}"
             said.append(f"domains differ: {apart}")
     errors = [finding for finding in result.audit.findings if finding.severity == "error"]
-    if errors:
-        said.append(f"the audit found {count(len(errors), 'error')}: see Data")
-    return [sentence[0].upper() + sentence[1:] + "." for sentence in said]
+    said += [
+        f"the audit found: {item.message}" + (f" ({item.action})" if item.action else "") for item in errors
+    ]
+    return [sentence[0].upper() + sentence[1:].rstrip(".") + "." for sentence in said if sentence]
 
 
 def title(result: Result) -> str:

@@ -1,6 +1,7 @@
 """Content-addressed results on disk."""
 
 from headstart.store._store import (
+    MANIFEST,
     Entry,
     Store,
     atomic_write,
@@ -13,6 +14,7 @@ from headstart.store._store import (
 )
 
 __all__ = [
+    "MANIFEST",
     "Entry",
     "Store",
     "atomic_write",

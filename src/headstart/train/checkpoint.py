@@ -189,7 +189,10 @@ def _difference(name: str, saved: Any, now: Any) -> list[str]:
             for key in sorted({*saved, *now})
             for line in _difference(f"{name}.{key}", saved.get(key), now.get(key))
         ]
-    if isinstance(saved, list) and isinstance(now, list) and {*map(str, saved)} != {*map(str, now)}:
+    is_names = (
+        isinstance(saved, list) and isinstance(now, list) and all(isinstance(item, str) for item in saved)
+    )
+    if is_names and {*saved} != {*now}:
         gone = [str(item) for item in saved if item not in now]
         come = [str(item) for item in now if item not in saved]
         return [f"{name}: gone {', '.join(gone) or 'none'}; new {', '.join(come) or 'none'}"]

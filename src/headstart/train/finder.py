@@ -10,7 +10,7 @@ from torch import nn
 
 from headstart.core.errors import TrainingError
 from headstart.train.batches import BatchSource
-from headstart.train.optim import ParameterGroup, build_optimizer, require_trainable, set_mode, set_rates
+from headstart.train.optim import ParameterGroup, build_optimizer, require_trainable, set_mode
 from headstart.train.runtime import Context, Event, limited_threads, seed_step
 from headstart.train.step import Gradients, Loss, accumulate, clip
 from headstart.train.weights import copy_into, moving_tensors
@@ -102,7 +102,7 @@ def _range_test(
     for step in range(steps):
         batch = source.load(step // source.steps, step % source.steps)
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / max(1, steps - 1))
-        set_rates(optimizer, rate / fastest)
+        optimizer.scale_rates(rate / fastest)
         seed_step(context.seed, step)
         try:
             value = accumulate(module, loss, batch, settings, check=lambda: None)
@@ -110,7 +110,7 @@ def _range_test(
         except TrainingError:
             break  # Not finite: the range test has reached its upper end.
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         rates.append(rate)
         losses.append(value)
         context.progress(Event("finder", step + 1, steps, "", {"loss": value, "learning_rate": rate}))

@@ -22,7 +22,7 @@ from headstart.core.errors import Interrupted, TrainingError
 from headstart.core.hashing import plain
 from headstart.train.batches import Batch, BatchSource, prefetch
 from headstart.train.checkpoint import Checkpoints, open_checkpoints, refuse_changes
-from headstart.train.optim import ParameterGroup, build_optimizer, require_trainable, set_mode, set_rates
+from headstart.train.optim import ParameterGroup, build_optimizer, require_trainable, set_mode
 from headstart.train.position import LoopSettings, Position, Trained, Validate, Validation
 from headstart.train.runtime import Context, Event, limited_threads, seed_step
 from headstart.train.signals import Stop, stopping
@@ -152,13 +152,13 @@ class _Run:
         if self.mode_epoch != epoch:
             set_mode(self.module, self.groups, epoch=epoch, freeze_statistics=self.settings.freeze_statistics)
             self.mode_epoch = epoch
-        set_rates(self.optimizer, self.settings.factor(step))
+        self.optimizer.scale_rates(self.settings.factor(step))
         value = self.gradient(batch)
         clip(
             [parameter for parameter in self.parameters if parameter.grad is not None], self.gradients, batch
         )
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         if self.averaged:
             self.averaged.update(self.moving, step)
         position.step += 1
@@ -179,7 +179,7 @@ class _Run:
             try:
                 return accumulate(self.module, self.loss, batch, self.gradients, check=self.stop.check)
             except (RuntimeError, MemoryError, Interrupted) as error:
-                self.optimizer.zero_grad(set_to_none=True)
+                self.optimizer.zero_grad()
                 copy_into(dict(self.module.named_buffers()), buffers)
                 if not is_out_of_memory(error):
                     raise

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from headstart.core.errors import TrainingError
 from headstart.core.types import LayerGroup
+from headstart.train.adamw import AdamW, Row
 
 
 @dataclass(frozen=True)
@@ -72,26 +73,16 @@ def require_trainable(groups: Iterable[ParameterGroup]) -> None:
         )
 
 
-def build_optimizer(groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101); norms and biases get no weight decay.
-
-    Each of its groups carries `base`, the learning rate that a schedule's factor multiplies.
-    """
-    rows: list[dict[str, object]] = []
+def build_optimizer(groups: Sequence[ParameterGroup]) -> AdamW:
+    """Return AdamW over the groups; norms and biases get no weight decay."""
+    rows: list[Row] = []
     for group in groups:
         plain = [parameter for parameter in group.parameters.values() if parameter.ndim <= 1]
         decayed = [parameter for parameter in group.parameters.values() if parameter.ndim > 1]
         for parameters, decay in ((decayed, group.weight_decay), (plain, 0.0)):
             if parameters:
-                rate = group.learning_rate
-                rows.append({"params": parameters, "lr": rate, "base": rate, "weight_decay": decay})
-    return torch.optim.AdamW(rows, fused=True)
-
-
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group's learning rate to `factor` times its base."""
-    for row in optimizer.param_groups:
-        row["lr"] = row["base"] * factor
+                rows.append(Row(parameters, group.learning_rate, decay, group.learning_rate))
+    return AdamW(rows)
 
 
 def set_mode(

@@ -10,6 +10,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor, nn
 
+from headstart.train.adamw import AdamW
 from headstart.train.optim import ParameterGroup
 from headstart.train.runtime import Context
 
@@ -65,24 +66,24 @@ class Averaged:
                 self.tensors[name].copy_(tensor)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, moving: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: AdamW, moving: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the optimiser's state as tensors named `parameter/entry`."""
     return {
         f"{name}/{entry}": value
-        for name, parameter in moving.items()
-        for entry, value in optimizer.state.get(parameter, {}).items()
+        for name, tensor in moving.items()
+        if isinstance(tensor, nn.Parameter)
+        for entry, value in optimizer.state.get(tensor, {}).items()
     }
 
 
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, moving: Mapping[str, Tensor], saved: Mapping[str, Tensor]
-) -> None:
+def restore_optimizer(optimizer: AdamW, moving: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     """Put back what `optimizer_tensors` gave, on each parameter's device and in its memory layout."""
     for key, value in saved.items():
         name, _, entry = key.rpartition("/")
         parameter = moving[name]
-        place = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
-        optimizer.state[parameter][entry] = place.to(parameter.device).detach().copy_(value)
+        assert isinstance(parameter, nn.Parameter), f"{name} is no parameter"
+        place = value.clone() if entry == "step" else torch.empty_like(parameter).detach().copy_(value)
+        optimizer.state.setdefault(parameter, {})[entry] = place
 
 
 def versions(context: Context) -> dict[str, str]:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from headstart.core.types import Form
 
-NEGLIGIBLE = 1e-5
-"""Axes with less than this share of the largest variance carry rounding errors and are left out."""
+NEGLIGIBLE = 1e-3
+"""Axes with less than this share of the largest variance are left out: any useful penalty shrinks them to nothing."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class Space:
     """`points` [n, r] are the standardised training features in principal axes; `axes` [D, r] leads back."""
 
     form: Form
-    columns: slice
     mean: Tensor
     scale: Tensor
     axes: Tensor
@@ -40,8 +39,8 @@ def principal_space(features: Tensor, form: Form) -> Space:
     alive = deviation > 1e-6 * deviation.max().clamp(min=1e-12)
     scale = torch.where(alive, 1 / deviation.clamp(min=1e-12), torch.zeros_like(deviation))
     standard = (features - mean) * scale
-    n, width = standard.shape
-    if n <= width:
+    n = len(standard)
+    if n <= standard.shape[1]:
         values, vectors = torch.linalg.eigh(standard @ standard.T)
         keep = values > NEGLIGIBLE * values[-1]
         points = vectors[:, keep] * values[keep].sqrt()
@@ -51,4 +50,4 @@ def principal_space(features: Tensor, form: Form) -> Space:
         keep = values > NEGLIGIBLE * values[-1]
         axes = vectors[:, keep]
         points = standard @ axes
-    return Space(form, slice(0, width), mean, scale, axes, values[keep] / n, points)
+    return Space(form, mean, scale, axes, values[keep] / n, points)

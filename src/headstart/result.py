@@ -1,0 +1,130 @@
+"""What a run gives: everything that the report, the card and the command line say, as values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headstart.core.plan import Plan
+from headstart.core.types import Audit, Finding, Receipt, Score, TensorOrigin
+from headstart.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One contender of a race: held-out accuracy `score` with its standard error, log-loss, seconds it took."""
+
+    name: str
+    score: float
+    standard_error: float
+    log_loss: float
+    seconds: float
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the model is compared with on the same test items; `difference` is model minus baseline, paired."""
+
+    name: str
+    evaluation: Evaluation
+    seconds: float
+    difference: Score
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall-clock and processor seconds, peak memory of the process, and what the store spared."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_memory_mb: float
+    items_encoded: int
+    items_from_store: int
+    by_stage: Mapping[str, float] = field(default_factory=dict)
+    """Wall-clock seconds of each stage."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """One test item: its class, what the model says, with which probability; `path` None for arrays in memory."""
+
+    id: str
+    target: str
+    label: str
+    probability: float
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its plan, the model folder, and all that was measured."""
+
+    plan: Plan
+    folder: Path
+    evaluation: Evaluation
+    audit: Audit
+    receipt: Receipt
+    race: tuple[Candidate, ...]
+    history: tuple[Mapping[str, float], ...]
+    cost: Cost
+    predictions: tuple[Predicted, ...]
+    baseline: Baseline | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """Return everything but where things lie as JSON text."""
+        values = {
+            "plan": self.plan.model_dump(mode="json"),
+            "evaluation": self.evaluation.to_json(),
+            "audit": asdict(self.audit),
+            "receipt": asdict(self.receipt),
+            "race": [asdict(candidate) for candidate in self.race],
+            "history": [dict(row) for row in self.history],
+            "cost": asdict(self.cost),
+            "predictions": [{**asdict(item), "path": None} for item in self.predictions],
+            "baseline": {**asdict(self.baseline), "evaluation": self.baseline.evaluation.to_json()}
+            if self.baseline
+            else None,
+            "notes": list(self.notes),
+        }
+        return json.dumps(values, indent=1, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, folder: Path) -> Result:
+        """Read what `to_json` wrote; `folder` is where the model lies now."""
+        values = json.loads(text)
+        return cls(
+            plan=Plan.model_validate(values["plan"]),
+            folder=folder,
+            evaluation=Evaluation.from_json(values["evaluation"]),
+            audit=_audit(values["audit"]),
+            receipt=_receipt(values["receipt"]),
+            race=tuple(Candidate(**row) for row in values["race"]),
+            history=tuple(values["history"]),
+            cost=Cost(**values["cost"]),
+            predictions=tuple(Predicted(**row) for row in values["predictions"]),
+            baseline=_baseline(values["baseline"]) if values["baseline"] else None,
+            notes=tuple(values["notes"]),
+        )
+
+
+def _baseline(values: Mapping[str, Any]) -> Baseline:
+    """Read a baseline."""
+    evaluation, difference = Evaluation.from_json(values["evaluation"]), Score(**values["difference"])
+    return Baseline(values["name"], evaluation, values["seconds"], difference)
+
+
+def _audit(values: Mapping[str, Any]) -> Audit:
+    """Read an audit."""
+    findings = tuple(Finding(**{**row, "items": tuple(row["items"])}) for row in values["findings"])
+    return Audit(values["num_items"], values["num_kept"], findings)
+
+
+def _receipt(values: Mapping[str, Any]) -> Receipt:
+    """Read a receipt."""
+    tensors = tuple(TensorOrigin(**{**row, "shape": tuple(row["shape"])}) for row in values["tensors"])
+    return Receipt(values["source"], tensors, tuple(values["unused"]))

@@ -1,0 +1,189 @@
+"""Finished runs: made once, kept in the store with their report, put where the user wants them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file, save_file
+
+from headstart.core.errors import DataError, StoreError
+from headstart.core.hashing import digest, plain
+from headstart.core.plan import Plan
+from headstart.core.settings import FineTune
+from headstart.data import TableDataset
+from headstart.evaluate import paired_difference
+from headstart.model import FACTS, Model, load_model
+from headstart.pipeline import execute
+from headstart.report import card, render, to_json
+from headstart.report.document import versions
+from headstart.result import Baseline, Result
+from headstart.store import MANIFEST, drop_folder, explained, fault_of, replace_folder, seal
+from headstart.train.runtime import Context, Event
+from headstart.train.signals import stopping
+
+VERSION = 1
+"""Version of what a run does as a whole; bump when its numbers move."""
+BUCKET = "models-v1"
+RESULT, TEST = "result.json", "test.safetensors"
+SCRATCH_SIZE, SCRATCH_EPOCHS, SCRATCH_RATE = 64, 15, 3e-3
+"""From-scratch baseline: a network without pretraining gains little from large pictures and nothing from low rates."""
+
+
+def finished(
+    plan: Plan, dataset: TableDataset, context: Context, *, output: Path | None, baseline: bool, strict: bool
+) -> Result:
+    """Return the result of a plan, from the store where it is there, with its model folder at `output`."""
+    target = output or Path("runs") / f"{_name(plan)}-{plan.key[:8]}"
+    _refuse_foreign(target)
+    with stopping(context.command) as stop:
+
+        def progress(event: Event) -> None:
+            stop.check()
+            context.progress(event)
+
+        inner = replace(context, progress=progress)
+        folder = _alone(plan, dataset, inner, strict=strict)
+        if baseline:
+            folder = _beside_scratch(plan, dataset, inner, folder)
+        result = _read(folder, dataset)
+        _refuse_strict(result, strict=strict)
+        _publish(folder, target)
+    return replace(result, folder=target)
+
+
+def scratch_plan(plan: Plan) -> Plan:
+    """Return the plan of the baseline: the same network and data, random weights, everything trains."""
+    size = min(SCRATCH_SIZE, plan.encoder.image_size or SCRATCH_SIZE)
+    settings = FineTune(
+        epochs=SCRATCH_EPOCHS, learning_rate=SCRATCH_RATE, layer_decay=1.0, weight_decay=0.05, label_smoothing=0.1,
+        freeze_statistics=False, patience=SCRATCH_EPOCHS, batch_size=32,
+    )  # fmt: skip
+    network = plan.encoder.model_copy(update={"weights": "random", "weights_sha256": None, "image_size": size})
+    return plan.model_copy(update={"encoder": network, "method": settings, "start": None})
+
+
+def _alone(plan: Plan, dataset: TableDataset, context: Context, *, strict: bool) -> Path:
+    """Return the store's folder of a plan's result, running the plan where there is none."""
+    key = digest("run", VERSION, plan.key)
+    found = context.store.get(BUCKET, key)
+    if found is not None:
+        return found
+    checkpoints = context.store.root / "checkpoints-v1" / key
+    outputs = execute(plan, dataset, replace(context, folder=checkpoints), strict=strict)
+    rows = outputs.material.rows("test")
+    test = {"probabilities": outputs.test_probabilities, "targets": outputs.material.targets[rows]}
+
+    def write(folder: Path) -> None:
+        outputs.model.save(folder, facts=_facts(outputs.result))
+        save_file(test, folder / TEST)
+        _write_result(outputs.result, outputs.model, dataset, folder)
+
+    context.progress(Event("report"))
+    folder = context.store.put(BUCKET, key, write)
+    if checkpoints.exists():
+        drop_folder(checkpoints)
+    return folder
+
+
+def _beside_scratch(plan: Plan, dataset: TableDataset, context: Context, folder: Path) -> Path:
+    """Return the store's folder of the same result with the from-scratch baseline in its report."""
+    key = digest("run beside scratch", VERSION, plan.key, scratch_plan(plan).key)
+    found = context.store.get(BUCKET, key)
+    if found is not None:
+        return found
+    scratch = _alone(scratch_plan(plan), dataset, context, strict=False)
+    ours, theirs = load_file(folder / TEST), load_file(scratch / TEST)
+    other = _read(scratch, dataset)
+    result = _read(folder, dataset)
+    kept = {item.id: item for item in dataset}
+    groups = [kept[item.id].group or f"#{item.id}" for item in result.predictions]
+    named = groups if any(item.group for item in kept.values()) else None
+    difference = paired_difference(
+        ours["probabilities"], theirs["probabilities"], ours["targets"], groups=named, seed=plan.seed
+    )
+    size = scratch_plan(plan).encoder.image_size
+    name = f"the same network from scratch ({size} px, {len(other.history)} epochs)"
+    result = replace(result, baseline=Baseline(name, other.evaluation, other.cost.seconds, difference))
+
+    def write(staged: Path) -> None:
+        for path in folder.iterdir():
+            if path.name != MANIFEST:
+                shutil.copyfile(path, staged / path.name)
+        _write_result(result, load_model(folder), dataset, staged)
+
+    return context.store.put(BUCKET, key, write)
+
+
+def _write_result(result: Result, model: Model, dataset: TableDataset, folder: Path) -> None:
+    """Write the result, the report as page and JSON, and the model card."""
+    (folder / RESULT).write_text(result.to_json(), encoding="utf-8")
+    (folder / "README.md").write_text(card(result, model.encoder.spec), encoding="utf-8")
+    inputs = {dataset.ids[row]: dataset.inputs[row] for row in range(len(dataset))}
+    render(result, model, inputs, path=folder / "report.html")
+    text = json.dumps(to_json(result), indent=1, ensure_ascii=False)
+    (folder / "report.json").write_text(text, encoding="utf-8")
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    """Return what headstart.json says beside the model itself."""
+    scores = {score.name: plain(score) for score in result.evaluation.scores}
+    return {"metrics": scores, "versions": versions(), "data_fingerprint": result.plan.fingerprint}
+
+
+def _read(folder: Path, dataset: TableDataset) -> Result:
+    """Read a stored result; its test items get the paths that they have now."""
+    result = Result.from_json((folder / RESULT).read_text(encoding="utf-8"), folder=folder)
+    inputs = dict(zip(dataset.ids, dataset.inputs, strict=True))
+    paths = {name: raw for name, raw in inputs.items() if isinstance(raw, Path)}
+    return replace(result, predictions=tuple(replace(item, path=paths.get(item.id)) for item in result.predictions))
+
+
+def _refuse_strict(result: Result, *, strict: bool) -> None:
+    """Refuse a stored result whose audit has findings, as a fresh run would."""
+    grave = [finding.message for finding in result.audit.findings if finding.severity != "info"]
+    if strict and grave:
+        raise DataError(
+            "the audit found: " + "; ".join(grave),
+            expected="data without findings (--strict)",
+            fix="mend the data, or leave --strict out to go on with what is sound",
+        )
+
+
+def _refuse_foreign(target: Path) -> None:
+    """Refuse to replace anything that is not a model folder, before any work is done."""
+    if target.exists() and not (target / FACTS).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise StoreError(
+            f"{target} exists and is not a model folder",
+            expected="a new or empty folder, or an earlier model folder to replace",
+            fix="choose another --output",
+        )
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        probe = target.parent / f".tmp-{target.name}"
+        probe.mkdir(exist_ok=True)
+        probe.rmdir()
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Copy a finished folder to where the user wants it: all of it or nothing."""
+    if (target / MANIFEST).is_file() and (target / MANIFEST).read_bytes() == (folder / MANIFEST).read_bytes():
+        if not fault_of(target):
+            return
+    staged = target.with_name(f".tmp-publish-{target.name}")
+    with explained(target):
+        if staged.exists():
+            shutil.rmtree(staged)
+        shutil.copytree(folder, staged)
+        seal(staged)
+        if target.exists() and not any(target.iterdir()):
+            target.rmdir()
+        replace_folder(staged, target)
+
+
+def _name(plan: Plan) -> str:
+    """Return a folder name for a plan's data."""
+    return Path(plan.data.uri).stem or "model" if plan.data.uri else "arrays"

@@ -1,0 +1,1 @@
+"""Goals: one file per task."""
