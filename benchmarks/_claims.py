@@ -43,7 +43,8 @@ def at_most(claim: str, value: float, goal: float, unit: str = "x") -> Claim:
 def not_worse(claim: str, ours: Sequence[bool], theirs: Sequence[bool]) -> Claim:
     """Judge accuracy on the same pictures: met unless the paired 95 % interval lies wholly below zero."""
     difference, low, high = paired_interval(ours, theirs)
-    value = f"{np.mean(ours):.3f} against {np.mean(theirs):.3f}: {difference:+.3f} [{low:+.3f}, {high:+.3f}], n={len(ours)}"
+    scores = f"{np.mean(ours):.3f} against {np.mean(theirs):.3f}"
+    value = f"{scores}: {difference:+.3f} [{low:+.3f}, {high:+.3f}], n={len(ours)}"
     return Claim(claim, value, "difference not below 0 (paired 95 %)", high >= 0)
 
 

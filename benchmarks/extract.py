@@ -31,10 +31,11 @@ def run(*, quick: bool) -> int:
     claims: list[Claim] = []
     with tempfile.TemporaryDirectory() as folder:
         small = subset(stage("pacs", Path(folder) / "small", per_class=15), 200)
-        if quick:
-            tables = [small]
-        else:
-            tables = [stage("brain_mri", Path(folder)), stage("pacs", Path(folder), per_class=100)]
+        tables = (
+            [small]
+            if quick
+            else [stage("brain_mri", Path(folder)), stage("pacs", Path(folder), per_class=100)]
+        )
         measured = [
             _measure(table, Path(folder) / f"work{number}", quick) for number, table in enumerate(tables)
         ]
@@ -77,7 +78,7 @@ def _total(measured: Sequence[Rounds], name: str, *laps: str) -> Seconds:
 
 
 def _speed(measured: Sequence[Rounds], *, quick: bool) -> list[Claim]:
-    """Judge processor seconds; wall seconds are in the rows. Fixed costs hide the ratio to the floor where data are few."""
+    """Judge processor seconds (wall seconds are in the rows); few pictures hide the ratio to the floor."""
     ours, again = _total(measured, "ours", "train"), _total(measured, "ours", "again")
     claims = [] if quick else [
         at_most("frozen training, decode to saved model, against one bare forward pass (cpu)",
@@ -129,7 +130,10 @@ def _processes(small: Path, folder: Path, rows: list[dict[str, object]], *, quic
         more, more_peak = _fit(repeated(small, 10), folder / "ten")
         rows.append({"name": "headstart fit, 10x", "cpu": more.cpu, "wall": more.wall, "peak_mb": more_peak})
         claims.append(at_most("peak memory at 10 x the images against 1 x", more_peak / peak, 1.1))
-    code = "import time; t = time.process_time(); import headstart; t = time.process_time() - t; import sys; print(t, 'torch' in sys.modules)"
+    code = (
+        "import sys, time; t = time.process_time(); import headstart; "
+        "print(time.process_time() - t, 'torch' in sys.modules)"
+    )
     found = [run_process([sys.executable, "-c", code])[2].split() for _ in range(3)]
     claims.append(
         at_most("`import headstart` (cpu, best of 3)", min(float(seconds) for seconds, _ in found), 0.3, "s")

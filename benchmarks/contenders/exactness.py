@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from benchmarks._measure import Job, Watch
+from benchmarks._network import network
 from headstart.core.settings import Pretrained, Source
 from headstart.data import open_dataset
 from headstart.features.encode import encode
@@ -14,11 +17,8 @@ from headstart.model import open_encoder
 from headstart.store import Store
 from headstart.train.runtime import Context
 
-from benchmarks._measure import Job, Watch
-from benchmarks._network import network
 
-
-def run(job: Job, watch: Watch) -> dict[str, Any]:
+def run(job: Job, _watch: Watch) -> dict[str, Any]:
     """Encode pictures by both from the same pixels; our own copy of the weights is the reference."""
     source = Source(uri=job.table, path_column="path", label_column="label")
     dataset, encoder = open_dataset(source), open_encoder(Pretrained())

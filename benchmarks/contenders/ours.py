@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks._data import subset
+from benchmarks._measure import Job, Watch, now
 from headstart import api
 from headstart.core.machine import read_machine
 from headstart.train.runtime import Event
-
-from benchmarks._data import subset
-from benchmarks._measure import Job, Watch, now
 
 
 def run(job: Job, watch: Watch) -> dict[str, Any]:

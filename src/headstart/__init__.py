@@ -64,8 +64,6 @@ __all__ = [
     "run",
 ]
 
-# headstart.evaluate is a package and a verb: the verb is bound once the package is imported, so that it stays the verb.
-
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for; `import headstart` itself stays light."""

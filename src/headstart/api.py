@@ -15,8 +15,8 @@ from headstart.core.plan import Plan
 from headstart.core.settings import Extract, FineTune, Pretrained, Settings, Source, Split, parse
 from headstart.core.types import Audit, LabelPrediction
 from headstart.data import TableDataset, from_arrays, open_dataset, require_classes
-from headstart.evaluate import Evaluation
-from headstart.evaluate import evaluate as evaluated
+from headstart.evaluation import Evaluation
+from headstart.evaluation import evaluate as evaluated
 from headstart.model import Model
 from headstart.recipes import Facts, propose
 from headstart.result import Result
@@ -45,7 +45,7 @@ def fit(
     also trains the network from scratch, to show what transfer gained. A second run comes from the store.
     Raises HeadstartError (DataError, PlanError, EncoderError, ...) that says what to do.
     """
-    dataset = _opened(data, Source())if not isinstance(data, (str, Path)) else None
+    dataset = _opened(data, Source()) if not isinstance(data, (str, Path)) else None
     made = plan(dataset or data, encoder=encoder, method=method, settings=settings, machine=machine)
     return run(made, dataset=dataset, output=output, baseline=baseline, machine=machine)
 
@@ -152,7 +152,9 @@ def audit(
     grave = [finding.message for finding in found.findings if finding.severity != "info"]
     if strict and grave:
         raise DataError(
-            "the audit found: " + "; ".join(grave), expected="data without findings (--strict)", fix="mend the data"
+            "the audit found: " + "; ".join(grave),
+            expected="data without findings (--strict)",
+            fix="mend the data",
         )
     return found
 
@@ -180,7 +182,9 @@ def predict(
     from headstart.data.unlabelled import open_inputs
 
     loaded = model if isinstance(model, Model) else load(model)
-    return loaded.predict(open_inputs(inputs), _context(machine or read_machine(), 0, progress), abstain=abstain)
+    return loaded.predict(
+        open_inputs(inputs), _context(machine or read_machine(), 0, progress), abstain=abstain
+    )
 
 
 def evaluate(
@@ -211,7 +215,12 @@ def evaluate(
 def _context(machine: Machine, seed: int, progress: Progress) -> Context:
     """Return what a run on this machine needs."""
     return Context(
-        Store(machine.store), choose_device(machine.device), machine.threads, seed, progress, workers=machine.threads
+        Store(machine.store),
+        choose_device(machine.device),
+        machine.threads,
+        seed,
+        progress,
+        workers=machine.threads,
     )
 
 

@@ -42,8 +42,12 @@ def describe(plan: Plan, context: Context) -> str:
         words, seconds = _link(link.method, count, forward, len(encoder.layer_groups()))
         lines.append(words)
         total += seconds
-    lines.append("Then: calibrate on held-out items, score the test split once, write the model folder and its report.")
-    lines.append(f"Expected time here: about {_duration(total)} (a second run comes from the store in seconds).")
+    lines.append(
+        "Then: calibrate on held-out items, score the test split once, write the model folder and its report."
+    )
+    lines.append(
+        f"Expected time here: about {_duration(total)} (a second run comes from the store in seconds)."
+    )
     return "\n".join(lines)
 
 

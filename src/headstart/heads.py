@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,6 +17,8 @@ class LinearHead(nn.Module):
     """
 
     kind = "linear"
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, width: int, num_classes: int, *, form: Form = "pooled", dropout: float = 0.0) -> None:
         """Make a head with a zero map over all `width` columns of a form."""
@@ -50,9 +51,20 @@ class NeighboursHead(nn.Module):
     """Vote of the nearest training items by cosine similarity, weighted by exp(similarity / temperature)."""
 
     kind = "neighbours"
+    mean: Tensor
+    scale: Tensor
+    memory: Tensor
+    targets: Tensor
 
     def __init__(
-        self, width: int, num_classes: int, *, count: int, neighbours: int, temperature: float, form: Form = "pooled"
+        self,
+        width: int,
+        num_classes: int,
+        *,
+        count: int,
+        neighbours: int,
+        temperature: float,
+        form: Form = "pooled",
     ) -> None:
         """Make room for `count` training items of `width` features."""
         super().__init__()
@@ -66,7 +78,9 @@ class NeighboursHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return log-probabilities [N, C] of the smoothed vote."""
         standard = nn.functional.normalize((features.float() - self.mean) * self.scale, dim=1)
-        return vote(standard @ self.memory.T, self.targets, self.num_classes, self.neighbours, self.temperature)
+        return vote(
+            standard @ self.memory.T, self.targets, self.num_classes, self.neighbours, self.temperature
+        )
 
     def arguments(self) -> dict[str, Any]:
         """Return what, besides its tensors, rebuilds this head."""
@@ -76,16 +90,13 @@ class NeighboursHead(nn.Module):
         }  # fmt: skip
 
 
-def vote(similarity: Tensor, targets: Tensor, num_classes: int, neighbours: int, temperature: float) -> Tensor:
-    """Turn similarities [N, M] to labelled items into log-probabilities [N, C], one pseudo-vote shared by all classes."""
+def vote(
+    similarity: Tensor, targets: Tensor, num_classes: int, neighbours: int, temperature: float
+) -> Tensor:
+    """Turn similarities [N, M] to labelled items into log-probabilities [N, C], smoothed by one shared vote."""
     top, index = similarity.topk(min(neighbours, similarity.shape[1]), dim=1)
     weight = ((top - 1) / temperature).exp()
     votes = torch.zeros(len(similarity), num_classes, dtype=weight.dtype, device=weight.device)
     votes.scatter_add_(1, targets[index], weight)
     smoothed = votes + weight.sum(1, keepdim=True) / (neighbours * num_classes)
     return (smoothed / smoothed.sum(1, keepdim=True)).log()
-
-
-def rebuild(kind: type[nn.Module], arguments: Mapping[str, Any]) -> nn.Module:
-    """Make an empty head from what `arguments` of a saved one says."""
-    return kind(**arguments)

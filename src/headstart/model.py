@@ -19,7 +19,7 @@ from headstart.core.protocols import Dataset, Encoder, Task
 from headstart.core.registry import resolve
 from headstart.core.settings import Pretrained
 from headstart.core.types import LabelPrediction
-from headstart.evaluate import conformal_threshold, softmax
+from headstart.evaluation import conformal_threshold, softmax
 from headstart.features.encode import Encoded, encode
 from headstart.store import MANIFEST, fault_of
 from headstart.train.runtime import Context
@@ -61,9 +61,13 @@ class Model:
 
     def encode(self, dataset: Dataset, context: Context, *, max_megapixels: float = 64) -> Encoded:
         """Return the features that the head needs."""
-        return encode(dataset, self.encoder, form=self.head.form, context=context, max_megapixels=max_megapixels)
+        return encode(
+            dataset, self.encoder, form=self.head.form, context=context, max_megapixels=max_megapixels
+        )
 
-    def predict(self, dataset: Dataset, context: Context, *, abstain: float | None = None) -> list[LabelPrediction]:
+    def predict(
+        self, dataset: Dataset, context: Context, *, abstain: float | None = None
+    ) -> list[LabelPrediction]:
         """Predict every readable item; with `abstain`, leave labels open so that at most this share is wrong.
 
         DataError where nothing could be read, or where too few held-out items stand behind the promise.
@@ -71,10 +75,14 @@ class Model:
         encoded = self.encode(dataset, context)
         if not encoded.indices:
             reasons = "; ".join(list(encoded.failures.values())[:3])
-            raise DataError(f"no item can be read ({reasons})", expected="readable pictures", fix="check the paths")
+            raise DataError(
+                f"no item can be read ({reasons})", expected="readable pictures", fix="check the paths"
+            )
         probabilities = self.probabilities(self.logits_of(encoded, self.head.form))
         least = self.threshold(abstain) if abstain is not None else 0.0
-        rows = self.task.decode(torch.from_numpy(probabilities), [dataset[index].id for index in encoded.indices])
+        rows = self.task.decode(
+            torch.from_numpy(probabilities), [dataset[index].id for index in encoded.indices]
+        )
         return [row if row.probability >= least else _without_label(row) for row in rows]
 
     def threshold(self, error_rate: float) -> float:
@@ -87,8 +95,13 @@ class Model:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"encoder.{name}": tensor for name, tensor in self.encoder.module.state_dict().items()}
         tensors |= {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / WEIGHTS)
-        save_file({name: tensor.contiguous() for name, tensor in self.calibration.items()}, folder / CALIBRATION)
+        save_file(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+            folder / WEIGHTS,
+        )
+        save_file(
+            {name: tensor.contiguous() for name, tensor in self.calibration.items()}, folder / CALIBRATION
+        )
         spec = self.encoder.spec
         values = {
             "format": FORMAT,
@@ -117,7 +130,9 @@ def load_model(folder: Path, *, encoder: Encoder | None = None) -> Model:
     if encoder is None:
         encoder = open_encoder(pretrained.model_copy(update={"weights": str(weights)}))
     else:
-        state = {n.removeprefix("encoder."): t for n, t in load_file(weights).items() if n.startswith("encoder.")}
+        state = {
+            n.removeprefix("encoder."): t for n, t in load_file(weights).items() if n.startswith("encoder.")
+        }
         encoder.module.load_state_dict(state)
     head: nn.Module = resolve("head", facts["head"]["kind"])(**facts["head"]["arguments"])
     tensors = load_file(weights)

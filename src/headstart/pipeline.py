@@ -24,7 +24,7 @@ from headstart.core.types import Audit, Form, SplitName
 from headstart.data import TableDataset
 from headstart.data.audit import Outcome, audit
 from headstart.data.splits import split
-from headstart.evaluate import evaluate, fit_temperature
+from headstart.evaluation import evaluate, fit_temperature
 from headstart.features.encode import Encoded, encode
 from headstart.methods.extract import extract
 from headstart.methods.finetune import finetune
@@ -80,11 +80,22 @@ class Material:
     def rows(self, *splits: SplitName) -> list[int]:
         """Return the labelled items of these splits."""
         wanted = set(splits)
-        return [row for row, name in enumerate(self.dataset.splits) if name in wanted and self.targets[row] >= 0]
+        return [
+            row for row, name in enumerate(self.dataset.splits) if name in wanted and self.targets[row] >= 0
+        ]
 
     def features(self, rows: Sequence[int]) -> np.ndarray:
         """Return the features [n, D] of these items."""
         return self.encoded.features[list(rows)]
+
+
+@dataclass(frozen=True)
+class Course:
+    """How the model came about: contenders, a row an epoch, and what a reader must know."""
+
+    race: tuple[Candidate, ...] = ()
+    history: tuple[Mapping[str, float], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,18 +124,22 @@ def execute(plan: Plan, dataset: TableDataset, context: Context, *, strict: bool
         _refuse_findings(found.audit, strict=strict)
         material = _material(plan, dataset, whole, found)
     task = resolve("task", plan.task)(plan.labels)
-    model = Model(encoder, task, None, plan.encoder, lineage=tuple(link.model_dump(mode="json") for link in plan.chain()))
-    race: tuple[Candidate, ...] = ()
-    history: tuple[Any, ...] = ()
-    notes: tuple[str, ...] = ()
+    model = Model(
+        encoder,
+        task,
+        None,
+        plan.encoder,
+        lineage=tuple(link.model_dump(mode="json") for link in plan.chain()),
+    )
+    course = Course()
     if tuning is None or plan.start is not None:
         with ledger.stage("heads"):
-            race = _extract(model, material, extraction, form, context, ledger)
+            course = Course(_extract(model, material, extraction, form, context, ledger))
     if tuning is not None:
         with ledger.stage("finetune"):
-            race, history, notes = _finetune(model, material, tuning, race, form, context)
+            course = _finetune(model, material, tuning, course.race, form, context)
     with ledger.stage("evaluate"):
-        return _evaluated(plan, model, material, form, ledger, race=race, history=history, notes=notes)
+        return _evaluated(plan, model, material, form, ledger, course)
 
 
 def _links(plan: Plan) -> tuple[Extract, FineTune | None]:
@@ -199,8 +214,10 @@ def _extract(
     rows = material.rows("train", "validation") if settings.use_validation else material.rows("train")
     views = [material.features(rows)]
     part = material.dataset.subset(rows)
-    for view in range(1, settings.views):
-        views.append(ledger.count(encode(part, model.encoder, form=form, context=context, view=view)).features)
+    views += [
+        ledger.count(encode(part, model.encoder, form=form, context=context, view=view)).features
+        for view in range(1, settings.views)
+    ]
     width = model.encoder.spec.width["pooled"]
     features: dict[Form, list[np.ndarray]] = {"pooled": [view[:, :width] for view in views]}
     if form == "depths":
@@ -225,8 +242,13 @@ def _calibrate(model: Model, logits: np.ndarray, targets: np.ndarray) -> None:
 
 
 def _finetune(
-    model: Model, material: Material, settings: FineTune, race: tuple[Candidate, ...], form: Form, context: Context
-) -> tuple[tuple[Candidate, ...], tuple[Any, ...], tuple[str, ...]]:
+    model: Model,
+    material: Material,
+    settings: FineTune,
+    race: tuple[Candidate, ...],
+    form: Form,
+    context: Context,
+) -> Course:
     """Fine-tune from a linear head on final features; keep the better of it and the extracted model on validation."""
     held_out = material.rows("validation")
     training = material.dataset.subset(material.rows("train"))
@@ -234,7 +256,9 @@ def _finetune(
     names = [str(target) for target in validation.targets]
     before = {name: tensor.clone() for name, tensor in model.encoder.module.state_dict().items()}
     extracted = model.head
-    features = replace(material.encoded, features=material.features(held_out), indices=tuple(range(len(held_out))))
+    features = replace(
+        material.encoded, features=material.features(held_out), indices=tuple(range(len(held_out)))
+    )
     extracted_logits = model.logits_of(features, form) if race else None
     model.head = _starting_head(model, material, context) if race else _new_head(model)
     done = finetune(model, training=training, validation=validation, settings=settings, context=context)
@@ -250,7 +274,8 @@ def _finetune(
             model.encoder.module.load_state_dict(before)
     best = max(rows, key=lambda row: (row.score, -row.log_loss))
     _calibrate(model, logits, material.targets[held_out])
-    return tuple(replace(row, chosen=row is best) for row in rows), done.history, tuple(done.notes)
+    contenders = tuple(replace(row, chosen=row is best) for row in rows)
+    return Course(contenders, done.history, tuple(done.notes))
 
 
 def _starting_head(model: Model, material: Material, context: Context) -> Any:
@@ -281,20 +306,12 @@ def _contender(name: str, scores: Mapping[str, float], count: int, seconds: floa
 
 
 def _evaluated(
-    plan: Plan,
-    model: Model,
-    material: Material,
-    form: Form,
-    ledger: Ledger,
-    *,
-    race: tuple[Candidate, ...],
-    history: tuple[Any, ...],
-    notes: tuple[str, ...],
+    plan: Plan, model: Model, material: Material, form: Form, ledger: Ledger, course: Course
 ) -> Outputs:
     """Score the test items, once, with the model that was chosen without them."""
     rows = material.rows("test")
     test = material.dataset.subset(rows)
-    is_extracted = not history or model.encoder.spec.weights_sha256 == plan.encoder.weights_sha256
+    is_extracted = not course.history or model.encoder.spec.weights_sha256 == plan.encoder.weights_sha256
     if is_extracted:
         encoded = replace(material.encoded, features=material.features(rows), indices=tuple(range(len(rows))))
         logits = model.logits_of(encoded, form)
@@ -306,11 +323,12 @@ def _evaluated(
         domains=test.domains if any(test.domains) else None, groups=_named(test.groups),
     )  # fmt: skip
     predictions = tuple(
-        Predicted(test.ids[i], str(test.targets[i]), plan.labels[int(row.argmax())], float(row.max()), _path(test.inputs[i]))
-        for i, row in enumerate(probabilities)
-    )  # fmt: skip
+        Predicted(name, str(target), plan.labels[int(row.argmax())], float(row.max()), _path(raw))
+        for name, target, raw, row in zip(test.ids, test.targets, test.inputs, probabilities, strict=True)
+    )
     result = Result(
-        plan, Path(), evaluation, material.audit, model.encoder.receipt, race, history, ledger.cost(), predictions, None, notes
+        plan=plan, folder=Path(), evaluation=evaluation, audit=material.audit, receipt=model.encoder.receipt,
+        race=course.race, history=course.history, cost=ledger.cost(), predictions=predictions, notes=course.notes,
     )  # fmt: skip
     return Outputs(result, model, probabilities, material)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from headstart.core.plan import Plan
 from headstart.core.types import Audit, Finding, Receipt, Score, TensorOrigin
-from headstart.evaluate import Evaluation
+from headstart.evaluation import Evaluation
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from headstart.core.hashing import digest, plain
 from headstart.core.plan import Plan
 from headstart.core.settings import FineTune
 from headstart.data import TableDataset
-from headstart.evaluate import paired_difference
+from headstart.evaluation import paired_difference
 from headstart.model import FACTS, Model, load_model
 from headstart.pipeline import execute
 from headstart.report import card, render, to_json
@@ -29,8 +29,10 @@ VERSION = 1
 """Version of what a run does as a whole; bump when its numbers move."""
 BUCKET = "models-v1"
 RESULT, TEST = "result.json", "test.safetensors"
-SCRATCH_SIZE, SCRATCH_EPOCHS, SCRATCH_RATE = 64, 15, 3e-3
-"""From-scratch baseline: a network without pretraining gains little from large pictures and nothing from low rates."""
+SCRATCH_SIZE, SCRATCH_RATE, SCRATCH_BATCH = 64, 3e-3, 32
+"""A network without pretraining gains little from large pictures and nothing from low rates."""
+SCRATCH_ITEMS, SCRATCH_EPOCHS = 4_000, (5, 30)
+"""The from-scratch baseline sees about this many training pictures, in at least and at most so many epochs."""
 
 
 def finished(
@@ -55,14 +57,18 @@ def finished(
     return replace(result, folder=target)
 
 
-def scratch_plan(plan: Plan) -> Plan:
+def scratch_plan(plan: Plan, num_items: int) -> Plan:
     """Return the plan of the baseline: the same network and data, random weights, everything trains."""
     size = min(SCRATCH_SIZE, plan.encoder.image_size or SCRATCH_SIZE)
+    least, most = SCRATCH_EPOCHS
+    epochs = max(least, min(most, round(SCRATCH_ITEMS / num_items)))
     settings = FineTune(
-        epochs=SCRATCH_EPOCHS, learning_rate=SCRATCH_RATE, layer_decay=1.0, weight_decay=0.05, label_smoothing=0.1,
-        freeze_statistics=False, patience=SCRATCH_EPOCHS, batch_size=32,
+        epochs=epochs, learning_rate=SCRATCH_RATE, layer_decay=1.0, weight_decay=0.05, label_smoothing=0.1,
+        freeze_statistics=False, patience=epochs, batch_size=SCRATCH_BATCH,
     )  # fmt: skip
-    network = plan.encoder.model_copy(update={"weights": "random", "weights_sha256": None, "image_size": size})
+    network = plan.encoder.model_copy(
+        update={"weights": "random", "weights_sha256": None, "image_size": size}
+    )
     return plan.model_copy(update={"encoder": network, "method": settings, "start": None})
 
 
@@ -91,22 +97,22 @@ def _alone(plan: Plan, dataset: TableDataset, context: Context, *, strict: bool)
 
 def _beside_scratch(plan: Plan, dataset: TableDataset, context: Context, folder: Path) -> Path:
     """Return the store's folder of the same result with the from-scratch baseline in its report."""
-    key = digest("run beside scratch", VERSION, plan.key, scratch_plan(plan).key)
+    against = scratch_plan(plan, len(dataset))
+    key = digest("run beside scratch", VERSION, plan.key, against.key)
     found = context.store.get(BUCKET, key)
     if found is not None:
         return found
-    scratch = _alone(scratch_plan(plan), dataset, context, strict=False)
+    scratch = _alone(against, dataset, context, strict=False)
     ours, theirs = load_file(folder / TEST), load_file(scratch / TEST)
     other = _read(scratch, dataset)
     result = _read(folder, dataset)
-    kept = {item.id: item for item in dataset}
-    groups = [kept[item.id].group or f"#{item.id}" for item in result.predictions]
-    named = groups if any(item.group for item in kept.values()) else None
+    group_of = dict(zip(dataset.ids, dataset.groups, strict=True))
+    groups = [group_of[item.id] for item in result.predictions]
     difference = paired_difference(
-        ours["probabilities"], theirs["probabilities"], ours["targets"], groups=named, seed=plan.seed
+        ours["probabilities"], theirs["probabilities"], ours["targets"], groups=groups, seed=plan.seed
     )
-    size = scratch_plan(plan).encoder.image_size
-    name = f"the same network from scratch ({size} px, {len(other.history)} epochs)"
+    size, epochs = against.encoder.image_size, len(other.history)
+    name = f"the same network from scratch ({size} px, {epochs} epochs)"
     result = replace(result, baseline=Baseline(name, other.evaluation, other.cost.seconds, difference))
 
     def write(staged: Path) -> None:
@@ -139,7 +145,9 @@ def _read(folder: Path, dataset: TableDataset) -> Result:
     result = Result.from_json((folder / RESULT).read_text(encoding="utf-8"), folder=folder)
     inputs = dict(zip(dataset.ids, dataset.inputs, strict=True))
     paths = {name: raw for name, raw in inputs.items() if isinstance(raw, Path)}
-    return replace(result, predictions=tuple(replace(item, path=paths.get(item.id)) for item in result.predictions))
+    return replace(
+        result, predictions=tuple(replace(item, path=paths.get(item.id)) for item in result.predictions)
+    )
 
 
 def _refuse_strict(result: Result, *, strict: bool) -> None:
@@ -170,9 +178,13 @@ def _refuse_foreign(target: Path) -> None:
 
 def _publish(folder: Path, target: Path) -> None:
     """Copy a finished folder to where the user wants it: all of it or nothing."""
-    if (target / MANIFEST).is_file() and (target / MANIFEST).read_bytes() == (folder / MANIFEST).read_bytes():
-        if not fault_of(target):
-            return
+    manifest = target / MANIFEST
+    if (
+        manifest.is_file()
+        and manifest.read_bytes() == (folder / MANIFEST).read_bytes()
+        and not fault_of(target)
+    ):
+        return
     staged = target.with_name(f".tmp-publish-{target.name}")
     with explained(target):
         if staged.exists():

@@ -30,7 +30,7 @@ from headstart.core.hashing import digest
 from headstart.core.plan import Plan
 from headstart.core.settings import FineTune, Source
 from headstart.core.types import Audit, Finding, LabelPrediction, Receipt, Score, TensorOrigin
-from headstart.evaluate import evaluate
+from headstart.evaluation import evaluate
 from headstart.store import Store
 from headstart.train.runtime import Event
 

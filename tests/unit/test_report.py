@@ -22,7 +22,7 @@ from headstart.core.plan import Plan
 from headstart.core.settings import FineTune, Pretrained, Source
 from headstart.core.types import Audit, EncoderSpec, Features, Finding, InputContract, Score
 from headstart.encoders.tiny import open_tiny_cnn, open_tiny_transformer
-from headstart.evaluate import Evaluation, evaluate, paired_difference, softmax
+from headstart.evaluation import Evaluation, evaluate, paired_difference, softmax
 from headstart.heads import LinearHead
 from headstart.report import card, charts, render, to_json
 from headstart.report.attention import look

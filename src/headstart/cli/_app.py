@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -71,6 +72,8 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program on `arguments` (the command line's own by default); ends with SystemExit and its code."""
+    # Before torch is imported: threads that wait by spinning take the processor from those that work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with warnings.catch_warnings():
         warnings.showwarning = explain_on_one_line
         app(args=arguments, prog_name="headstart")

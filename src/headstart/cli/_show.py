@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from headstart.core.types import Audit, Finding
-    from headstart.evaluate import Evaluation
+    from headstart.evaluation import Evaluation
     from headstart.result import Result
 
 SHOWN_ITEMS = 3

@@ -89,8 +89,13 @@ class TableDataset:
             )
         return [self._hashes[index] for index in wanted]
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
+        """Hash of content; order, names and location play no part."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         """Hash of the multiset of (content, target, group, domain, split); order, names and location play no part."""
         rows = zip(self.item_hashes(), self.targets, self.groups, self.domains, self.splits, strict=True)
         whole = hashlib.sha256()

@@ -24,7 +24,9 @@ def open_inputs(inputs: Sequence[str | Path | np.ndarray]) -> TableDataset:
         references += found
         ids += [f"array {number}"] if isinstance(item, np.ndarray) else [str(path) for path in found]
     if not references:
-        raise DataError("nothing to predict", expected="pictures, or folders that hold some", fix="check the paths")
+        raise DataError(
+            "nothing to predict", expected="pictures, or folders that hold some", fix="check the paths"
+        )
     empty = [""] * len(ids)
     return TableDataset(references, [None] * len(ids), ids, empty, list(empty), [None] * len(ids), ())
 
@@ -32,7 +34,11 @@ def open_inputs(inputs: Sequence[str | Path | np.ndarray]) -> TableDataset:
 def _files(path: Path) -> list[Path]:
     """Return a file, or the pictures below a folder."""
     if path.is_dir():
-        return sorted(item for item in path.rglob("*") if item.suffix.lower() in EXTENSIONS and item.is_file())
+        return sorted(
+            item for item in path.rglob("*") if item.suffix.lower() in EXTENSIONS and item.is_file()
+        )
     if not path.exists():
-        raise DataError(f"{path} is not there", expected="a picture or a folder of pictures", fix="correct the path")
+        raise DataError(
+            f"{path} is not there", expected="a picture or a folder of pictures", fix="correct the path"
+        )
     return [path]

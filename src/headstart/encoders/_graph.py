@@ -47,7 +47,11 @@ class TracedNetwork:
         """Return the node of the one tensor that crosses from the first `depth` groups to the rest, or None."""
         later: set[fx.Node] = set()
         for node in self.module.graph.nodes:
-            if self.own_depth[node] >= depth or node.op == "output" or not later.isdisjoint(node.all_input_nodes):
+            if (
+                self.own_depth[node] >= depth
+                or node.op == "output"
+                or not later.isdisjoint(node.all_input_nodes)
+            ):
                 later.add(node)
         crossing = {item for node in later for item in node.all_input_nodes if item not in later}
         if len(crossing) != 1:

@@ -39,6 +39,9 @@ class Architecture:
 class PooledNetwork(nn.Module):
     """uint8 pictures [N, C, H, W] to pooled features [N, D]: normalisation, body and pooling in one module."""
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, body: nn.Module, architecture: Architecture, contract: InputContract) -> None:
         """Join a body with its contract's mean and standard deviation (0..1 scale, one number a channel)."""
         super().__init__()
@@ -61,7 +64,13 @@ class ImageEncoder:
     """Implements Encoder for any image network that an adapter describes."""
 
     def __init__(
-        self, body: nn.Module, architecture: Architecture, *, spec: EncoderSpec, receipt: Receipt, max_megapixels: float = 64
+        self,
+        body: nn.Module,
+        architecture: Architecture,
+        *,
+        spec: EncoderSpec,
+        receipt: Receipt,
+        max_megapixels: float = 64,
     ) -> None:
         """Measure the widths of every form with one blank picture and hash the weights."""
         groups = architecture.groups
@@ -100,7 +109,11 @@ class ImageEncoder:
         return self._receipt
 
     def collate(
-        self, inputs: Sequence[Any], *, draws: Sequence[np.random.Generator] | None = None, strength: str = "none"
+        self,
+        inputs: Sequence[Any],
+        *,
+        draws: Sequence[np.random.Generator] | None = None,
+        strength: str = "none",
     ) -> Tensor:
         """Open pictures into uint8 [N, C, H, W] (channels-last memory); with `draws`, augment each by its own."""
         contract, limit = self._spec.contract, self._max_megapixels
@@ -109,7 +122,8 @@ class ImageEncoder:
         else:
             pairs = zip(inputs, draws, strict=True)
             pictures = [
-                image.augment(item, contract, draw, strength=strength, max_megapixels=limit) for item, draw in pairs
+                image.augment(item, contract, draw, strength=strength, max_megapixels=limit)
+                for item, draw in pairs
             ]
         return torch.from_numpy(image.batch(pictures)).permute(0, 3, 1, 2)
 

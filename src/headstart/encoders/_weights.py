@@ -24,7 +24,9 @@ def read_weights(path: str) -> dict[str, Tensor]:
     file = Path(path)
     if not file.is_file():
         raise EncoderError(
-            f"there is no weights file {path}", expected="`pretrained`, `random`, or a file", fix="correct the path"
+            f"there is no weights file {path}",
+            expected="`pretrained`, `random`, or a file",
+            fix="correct the path",
         )
     try:
         if file.suffix == ".safetensors":
@@ -60,7 +62,11 @@ def fill(body: nn.Module, state: Mapping[str, Tensor], *, source: str, head: tup
             expected=f"all {len(wanted)} tensors of the architecture, by its own names",
             fix="choose the architecture that these weights were made for, or weights made for this one",
         )
-    taken = {name for name in wanted if name in state and state[name].shape == wanted[name].shape and not is_head[name]}
+    taken = {
+        name
+        for name in wanted
+        if name in state and state[name].shape == wanted[name].shape and not is_head[name]
+    }
     body.load_state_dict({**wanted, **{name: state[name] for name in taken}})
     receipt = origins(body, source=source, taken=taken, skip=head, unused=sorted({*state} - taken))
     if receipt.transferred < MIN_TRANSFERRED:
@@ -93,7 +99,9 @@ def origins(
 
 def _encoder_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the encoder of a saved model folder (names `encoder.*`), or a plain state dict as it is."""
-    own = {name.removeprefix("encoder."): tensor for name, tensor in state.items() if name.startswith("encoder.")}
+    own = {
+        name.removeprefix("encoder."): tensor for name, tensor in state.items() if name.startswith("encoder.")
+    }
     return own or state
 
 

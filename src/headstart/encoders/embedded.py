@@ -25,7 +25,9 @@ def efficientnet_lite0(settings: Pretrained, *, max_megapixels: float = 64) -> I
 
     if settings.weights == "pretrained":
         state, source = lite0_state(), f"{LITE0_PACKAGE} {importlib.metadata.version(LITE0_PACKAGE)}"
-        return timm.build("tf_efficientnet_lite0", settings, state=state, source=source, max_megapixels=max_megapixels)
+        return timm.build(
+            "tf_efficientnet_lite0", settings, state=state, source=source, max_megapixels=max_megapixels
+        )
     return timm.build("tf_efficientnet_lite0", settings, max_megapixels=max_megapixels)
 
 
@@ -49,7 +51,13 @@ _LATER_STAGE = {
     "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
     "_project_conv": "conv_pwl", "_bn2": "bn3",
 }  # fmt: skip
-_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_OUTSIDE = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
 
 
 def timm_name(name: str) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.core.errors import EncoderError
-from headstart.core.types import EncoderSpec, InputContract, Receipt
+from headstart.core.types import EncoderSpec, InputContract
 from headstart.encoders._network import Architecture, ImageEncoder, groups_of
 from headstart.encoders._weights import fill, origins, read_weights
 
@@ -28,7 +28,9 @@ def from_module(
     `weights` is a .safetensors or .pth file; without it the network counts as loaded by the caller.
     EncoderError where a name is unknown or the groups do not cover the parameters.
     """
-    groups = groups_of(network, {group: _parameters(network, group, items) for group, items in layers.items()})
+    groups = groups_of(
+        network, {group: _parameters(network, group, items) for group, items in layers.items()}
+    )
     if weights is not None:
         receipt = fill(network, read_weights(weights), source=weights)
     else:
@@ -86,5 +88,7 @@ def _parameters(network: nn.Module, group: str, items: Sequence[str | nn.Module]
                 expected="modules of the network, or names as network.named_modules() gives them",
                 fix="correct the entry",
             )
-        found += [f"{name}.{parameter}" for parameter, _ in network.get_submodule(str(name)).named_parameters()]
+        found += [
+            f"{name}.{parameter}" for parameter, _ in network.get_submodule(str(name)).named_parameters()
+        ]
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from timm.models import adapt_input_conv, group_parameters
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from headstart.core.settings import Pretrained
 from headstart.core.types import EncoderSpec, InputContract
 from headstart.encoders._network import Architecture, ImageEncoder, groups_of
 from headstart.encoders._weights import fill, origins, read_weights
+
 
 def open_timm(settings: Pretrained, *, max_megapixels: float = 64) -> ImageEncoder:
     """Open `timm:NAME`; weights are fetched from the hub, read from a file or left random as the settings say."""
@@ -40,7 +41,9 @@ def build(
     if state is None:
         receipt = origins(body, source="random numbers")
     else:
-        receipt = fill(body, _fit_channels(body, state, settings.channels), source=source, head=_head_names(body))
+        receipt = fill(
+            body, _fit_channels(body, state, settings.channels), source=source, head=_head_names(body)
+        )
     with contextlib.suppress(AttributeError):
         body.reset_classifier(0)
     facts = body.pretrained_cfg
@@ -58,7 +61,7 @@ def known_names() -> list[str]:
     return timm.list_models()
 
 
-def _create(name: str, settings: Pretrained) -> nn.Module:
+def _create(name: str, settings: Pretrained) -> Any:
     """Create the network with random weights, its classifier kept so that the receipt can name it."""
     base = name.split(".")[0]
     if not timm.is_model(base):
@@ -90,7 +93,7 @@ def _hub_state(name: str) -> Mapping[str, Tensor]:
         ) from error
 
 
-def _fit_channels(body: nn.Module, state: Mapping[str, Tensor], channels: int) -> Mapping[str, Tensor]:
+def _fit_channels(body: Any, state: Mapping[str, Tensor], channels: int) -> Mapping[str, Tensor]:
     """Sum or repeat the first convolution's input channels so that its weights serve any number of channels."""
     first = body.pretrained_cfg.get("first_conv")
     names = [first] if isinstance(first, str) else list(first or ())
@@ -102,7 +105,7 @@ def _fit_channels(body: nn.Module, state: Mapping[str, Tensor], channels: int) -
     return {**state, **adapted}
 
 
-def _head_names(body: nn.Module) -> tuple[str, ...]:
+def _head_names(body: Any) -> tuple[str, ...]:
     """Return the prefixes of the classifier's parameters, which a new task replaces."""
     names = body.pretrained_cfg.get("classifier") or ()
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
@@ -117,7 +120,8 @@ def _contract(facts: Mapping[str, Any], settings: Pretrained) -> InputContract:
         std=_per_channel(settings.std or facts["std"], settings.channels),
         channels=settings.channels,
         crop=float(facts.get("crop_pct") or 0.875),
-        interpolation=settings.interpolation or ("bicubic" if facts.get("interpolation") == "bicubic" else "bilinear"),
+        interpolation=settings.interpolation
+        or ("bicubic" if facts.get("interpolation") == "bicubic" else "bilinear"),
         order=settings.order or "rgb",
     )
 
@@ -132,7 +136,7 @@ def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
 class FixedSame(nn.Conv2d):
     """A convolution with TensorFlow's "same" padding for one known input size: nothing to compute, exact to export."""
 
-    def __init__(self, source: Conv2dSame, size: tuple[int, int]) -> None:
+    def __init__(self, source: Any, size: tuple[int, int]) -> None:
         """Take over the weights of `source`, which sees maps of `size` (height, width)."""
         shape = (source.in_channels, source.out_channels, source.kernel_size, source.stride)
         super().__init__(*shape, dilation=source.dilation, groups=source.groups, bias=source.bias is not None)
@@ -171,7 +175,7 @@ def _fix_padding(body: nn.Module, contract: InputContract) -> None:
         body.set_submodule(name, FixedSame(module, sizes[name]))
 
 
-def _architecture(body: nn.Module) -> Architecture:
+def _architecture(body: Any) -> Architecture:
     """Describe a timm network: every one has forward_features and forward_head; most say how they group."""
     return Architecture(
         maps=_maps,
@@ -182,28 +186,30 @@ def _architecture(body: nn.Module) -> Architecture:
     )
 
 
-def _maps(body: nn.Module, pictures: Tensor) -> Tensor:
+def _maps(body: Any, pictures: Tensor) -> Tensor:
     """Run everything up to the last map."""
     return body.forward_features(pictures)
 
 
-def _pool(body: nn.Module, features: Tensor) -> Tensor:
+def _pool(body: Any, features: Tensor) -> Tensor:
     """Run what turns the last map into the pooled vector."""
     return body.forward_head(features, pre_logits=True)
 
 
-def _group_names(body: nn.Module) -> dict[str, list[str]]:
+def _group_names(body: Any) -> dict[str, list[str]]:
     """Return group name -> parameter names, by timm's own grouping or else by the order of top-level modules."""
     if hasattr(body, "group_matcher"):
         grouped = group_parameters(body, body.group_matcher(coarse=True))
         sizes = {name: tensor.numel() for name, tensor in body.named_parameters()}
         named = [(_common_name(names, sizes), names) for _, names in sorted(grouped.items())]
         twice = {name for name, _ in named if sum(name == other for other, _ in named) > 1}
-        return {f"{name} #{depth}" if name in twice else name: names for depth, (name, names) in enumerate(named)}
-    named: dict[str, list[str]] = {}
+        return {
+            f"{name} #{depth}" if name in twice else name: names for depth, (name, names) in enumerate(named)
+        }
+    by_child: dict[str, list[str]] = {}
     for name, _ in body.named_parameters():
-        named.setdefault(name.split(".")[0], []).append(name)
-    return named
+        by_child.setdefault(name.split(".")[0], []).append(name)
+    return by_child
 
 
 def _common_name(names: Sequence[str], sizes: Mapping[str, int]) -> str:

@@ -32,7 +32,9 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.mix = nn.Linear(width, 3 * width)
-        self.network = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(0.1), nn.Linear(2 * width, width))
+        self.network = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(0.1), nn.Linear(2 * width, width)
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens [N, T, D] to tokens."""
@@ -67,7 +69,9 @@ def _convolutions(channels: int) -> nn.Module:
         convolution = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(), *more)
 
-    return nn.Sequential(stage(channels, 8, 2), stage(8, 12, 2), stage(12, 16, 2), stage(16, 24, 1, nn.Dropout(0.1)))
+    return nn.Sequential(
+        stage(channels, 8, 2), stage(8, 12, 2), stage(12, 16, 2), stage(16, 24, 1, nn.Dropout(0.1))
+    )
 
 
 def _open(body: nn.Module, settings: Pretrained, max_megapixels: float) -> ImageEncoder:

@@ -50,7 +50,13 @@ class Encoded:
 
 
 def encode(
-    dataset: Dataset, encoder: Encoder, *, form: Form, context: Context, view: int = 0, max_megapixels: float = 64
+    dataset: Dataset,
+    encoder: Encoder,
+    *,
+    form: Form,
+    context: Context,
+    view: int = 0,
+    max_megapixels: float = 64,
 ) -> Encoded:
     """Return the features of every readable item, encoding only those that the store does not hold.
 
@@ -67,7 +73,9 @@ def encode(
     indices = [index for index, item in enumerate(hashes) if item in shards]
     modality = resolve("modality", encoder.spec.modality)
     facts = {index: _facts(modality.Facts, shards, hashes[index]) for index in indices} if view == 0 else {}
-    features = shards.gather([hashes[index] for index in indices], "features") if indices else np.empty((0, 0))
+    features = (
+        shards.gather([hashes[index] for index in indices], "features") if indices else np.empty((0, 0))
+    )
     unread = {index: failures[item] for index, item in enumerate(hashes) if item in failures}
     num_encoded = len(missing) - len(failures)
     return Encoded(features, tuple(indices), facts, unread, num_encoded, len(indices) - num_encoded)
@@ -85,7 +93,9 @@ def feature_key(encoder: Encoder, form: Form, seed: int, view: int) -> str:
 class _Stream:
     """Opens items, each on its own, so that a bad one is a line in `failures` and not the end."""
 
-    def __init__(self, dataset: Dataset, encoder: Encoder, context: Context, *, view: int, max_megapixels: float) -> None:
+    def __init__(
+        self, dataset: Dataset, encoder: Encoder, context: Context, *, view: int, max_megapixels: float
+    ) -> None:
         self.dataset, self.context, self.view, self.max_megapixels = dataset, context, view, max_megapixels
         self.modality = resolve("modality", encoder.spec.modality)
         self.contract = encoder.spec.contract
@@ -106,7 +116,12 @@ class _Stream:
 
 
 def _fill(
-    shards: Shards, missing: Sequence[int], hashes: Sequence[str], stream: _Stream, run: Run, failures: dict[str, str]
+    shards: Shards,
+    missing: Sequence[int],
+    hashes: Sequence[str],
+    stream: _Stream,
+    run: Run,
+    failures: dict[str, str],
 ) -> None:
     """Encode the missing items batch by batch and append a shard whenever enough rows are there."""
     kept: list[str] = []
@@ -117,7 +132,8 @@ def _fill(
     def flush() -> None:
         if kept:
             shards.append(kept, {"features": np.concatenate(rows), **_columns(facts)})
-        kept.clear(), rows.clear(), facts.clear()
+        for waiting in (kept, rows, facts):
+            waiting.clear()
 
     for opened, features, bad in _batches(missing, stream, run):
         failures.update({hashes[index]: reason for index, reason in bad.items()})
@@ -136,9 +152,7 @@ def _fill(
     flush()
 
 
-def _batches(
-    missing: Sequence[int], stream: _Stream, run: Run
-) -> Iterator[_Batch]:
+def _batches(missing: Sequence[int], stream: _Stream, run: Run) -> Iterator[_Batch]:
     """Yield (opened items with facts, their features, failures) in order; threads decode and compute ahead."""
 
     def work(indices: Sequence[int]) -> _Batch:
@@ -184,4 +198,6 @@ def _columns(facts: Sequence[Any]) -> dict[str, np.ndarray]:
 def _facts(kind: Any, shards: Shards, item: str) -> Any:
     """Read one item's facts back."""
     values = {field.name: shards.row(item, field.name) for field in dataclasses.fields(kind)}
-    return kind(**{name: value.item() if value.ndim == 0 else np.array(value) for name, value in values.items()})
+    return kind(
+        **{name: value.item() if value.ndim == 0 else np.array(value) for name, value in values.items()}
+    )

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headstart.core.errors import StoreError
 from headstart.core.hashing import digest
 from headstart.train.runtime import Context, autocast, channels_last
 
@@ -47,7 +46,9 @@ def choose_runtime(encoder: Encoder, form: Form, context: Context) -> Run:
     if context.device.type != "cpu":
         return torch_runtime(network, context)
     contract = encoder.spec.contract
-    key = digest("graph", VERSION, encoder.spec.weights_sha256, encoder.spec.name, contract, form, torch.__version__)
+    key = digest(
+        "graph", VERSION, encoder.spec.weights_sha256, encoder.spec.name, contract, form, torch.__version__
+    )
     return onnx_runtime(network, (*contract.size, contract.channels), key=key, context=context)
 
 
@@ -73,7 +74,9 @@ def onnx_runtime(network: nn.Module, shape: tuple[int, int, int], *, key: str, c
     folder, _ = context.store.get_or("graphs-v1", key, lambda folder: _export(network, shape, folder))
     difference = json.loads((folder / "parity.json").read_text())["relative_difference"]
     if not difference <= TOLERANCE:
-        warnings.warn(f"onnxruntime differs from torch by {difference:.1e} on this network: torch runs it", stacklevel=2)
+        warnings.warn(
+            f"onnxruntime differs from torch by {difference:.1e} on this network: torch runs it", stacklevel=2
+        )
         return torch_runtime(network, context)
     options = onnxruntime.SessionOptions()
     # Each of our threads runs its own batches: no thread pool below, none of its spinning.
@@ -82,7 +85,7 @@ def onnx_runtime(network: nn.Module, shape: tuple[int, int, int], *, key: str, c
     session = onnxruntime.InferenceSession(folder / "graph.onnx", options, providers=["CPUExecutionProvider"])
 
     def run(pictures: np.ndarray) -> np.ndarray:
-        return session.run(None, {"pictures": np.ascontiguousarray(pictures)})[0]
+        return np.asarray(session.run(None, {"pictures": np.ascontiguousarray(pictures)})[0])
 
     return run
 
@@ -104,10 +107,7 @@ def _export(network: nn.Module, shape: tuple[int, int, int], folder: Path) -> No
             input_names=["pictures"], output_names=["features"], dynamic_axes=axes,
         )  # fmt: skip
         expected = module(example).numpy()
-    try:
-        session = onnxruntime.InferenceSession(folder / "graph.onnx", providers=["CPUExecutionProvider"])
-        given = session.run(None, {"pictures": example.numpy()})[0]
-    except onnxruntime.capi.onnxruntime_pybind11_state.Fail as error:
-        raise StoreError(f"the exported graph cannot run ({error})", expected="a sound graph", fix="report this") from error
+    session = onnxruntime.InferenceSession(folder / "graph.onnx", providers=["CPUExecutionProvider"])
+    given = np.asarray(session.run(None, {"pictures": example.numpy()})[0])
     difference = float(np.abs(given - expected).max() / max(float(np.abs(expected).max()), 1e-12))
     (folder / "parity.json").write_text(json.dumps({"relative_difference": difference}))

@@ -69,7 +69,9 @@ class Shards:
 
     def _open(self, folder: Path) -> None:
         """Map a shard's arrays and index its items."""
-        arrays = {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob("*.npy")}
+        arrays = {
+            path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob("*.npy")
+        }
         shard = len(self._arrays)
         self._arrays.append(arrays)
         for row, item in enumerate(arrays.pop(_ITEMS)):

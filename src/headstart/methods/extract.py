@@ -62,32 +62,50 @@ def extract(
     """
     folds = assign_folds(targets.tolist(), groups, folds=settings.folds, seed=context.seed)
     raced = _raced(len(targets), context.seed)
-    entries: list[tuple[Candidate, Variant, Form]] = []
-    stages = [(form, name) for form in features for name in SOLVERS if name in settings.heads]
     rows: dict[Form, Rows] = {}
-    for done, (form, name) in enumerate(stages):
-        context.progress(Event("heads", done, len(stages), f"{name} on {form} features"))
-        if form not in rows:
-            rows[form] = _rows(features[form], targets, folds, num_classes, form, raced)
-        if name == "knn" and len(targets) > MAX_REMEMBERED:
-            continue
-        started = time.perf_counter()
-        variants = SOLVERS[name](rows[form])
-        seconds = time.perf_counter() - started
-        truth = rows[form].targets[: rows[form].num_scored]
-        entries += [(_candidate(variant, form, truth, seconds / len(variants)), variant, form) for variant in variants]
+    entries: list[_Entry] = []
+    stages: list[tuple[str, tuple[Form, ...]]] = [
+        (name, tuple(features)) for name in SOLVERS if name in settings.heads
+    ]
+    for done, (name, forms) in enumerate(stages):
+        # The dearest solver runs where the cheaper ones found most.
+        chosen = (max(entries, key=_rank).form,) if name == "logistic" and entries else forms
+        for form in chosen:
+            context.progress(Event("heads", done, len(stages), f"{name} on {FORM_NAMES[form]}"))
+            if form not in rows:
+                rows[form] = _rows(features[form], targets, folds, num_classes, form, raced)
+            if name != "knn" or len(targets) <= MAX_REMEMBERED:
+                entries += _entries(SOLVERS[name], rows[form], form)
     context.progress(Event("heads", len(stages), len(stages)))
-    best = max(range(len(entries)), key=lambda index: _rank(entries[index][0]))
-    _, variant, form = entries[best]
+    best = max(entries, key=_rank)
+    variant, form = best.variant, best.form
     complete = len(raced) == len(targets)
     head = variant.fit() if complete else _refit(variant, features[form], targets, folds, num_classes, form)
-    race = tuple(replace(entry, chosen=index == best) for index, (entry, _, _) in enumerate(entries))
+    race = tuple(replace(entry.candidate, chosen=entry is best) for entry in entries)
     return Extracted(head, race, variant.logits.numpy())
 
 
-def _rank(candidate: Candidate) -> tuple[float, float]:
-    """Order candidates: accuracy, then log-loss."""
-    return candidate.score, -candidate.log_loss
+@dataclass(frozen=True)
+class _Entry:
+    """A variant in the race with its score."""
+
+    candidate: Candidate
+    variant: Variant
+    form: Form
+
+
+def _rank(entry: _Entry) -> tuple[float, float]:
+    """Order entries: accuracy, then log-loss."""
+    return entry.candidate.score, -entry.candidate.log_loss
+
+
+def _entries(solver: Callable[[Rows], list[Variant]], rows: Rows, form: Form) -> list[_Entry]:
+    """Run a solver and score its variants."""
+    started = time.perf_counter()
+    variants = solver(rows)
+    seconds = (time.perf_counter() - started) / len(variants)
+    truth = rows.targets[: rows.num_scored]
+    return [_Entry(_candidate(variant, form, truth, seconds), variant, form) for variant in variants]
 
 
 def _raced(count: int, seed: int) -> np.ndarray:
@@ -98,7 +116,12 @@ def _raced(count: int, seed: int) -> np.ndarray:
 
 
 def _rows(
-    views: Sequence[np.ndarray], targets: np.ndarray, folds: np.ndarray, num_classes: int, form: Form, chosen: np.ndarray
+    views: Sequence[np.ndarray],
+    targets: np.ndarray,
+    folds: np.ndarray,
+    num_classes: int,
+    form: Form,
+    chosen: np.ndarray,
 ) -> Rows:
     """Standardise and rotate the chosen items' views, and repeat targets and folds for each view."""
     stacked = torch.from_numpy(np.concatenate([view[chosen] for view in views]))
@@ -126,7 +149,12 @@ def _candidate(variant: Variant, form: Form, truth: Tensor, seconds: float) -> C
 
 
 def _refit(
-    winner: Variant, views: Sequence[np.ndarray], targets: np.ndarray, folds: np.ndarray, num_classes: int, form: Form
+    winner: Variant,
+    views: Sequence[np.ndarray],
+    targets: np.ndarray,
+    folds: np.ndarray,
+    num_classes: int,
+    form: Form,
 ) -> nn.Module:
     """Fit the winner of a sampled race on every item."""
     rows = _rows(views, targets, folds, num_classes, form, np.arange(len(targets)))

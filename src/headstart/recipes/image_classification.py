@@ -23,7 +23,9 @@ class Facts:
     has_gpu: bool
 
 
-def propose(facts: Facts, method: Literal["auto", "extract", "finetune"]) -> tuple[Extract | FineTune, Extract | None]:
+def propose(
+    facts: Facts, method: Literal["auto", "extract", "finetune"]
+) -> tuple[Extract | FineTune, Extract | None]:
     """Return (method, the extraction that it starts from).
 
     `auto` extracts on a processor, and fine-tunes on a GPU where there is enough to learn from.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from headstart.evaluate import wilson
+from headstart.evaluation import wilson
 
 if TYPE_CHECKING:
-    from headstart.evaluate import Bin, Evaluation
+    from headstart.evaluation import Bin, Evaluation
 
 MAX_CLASSES = 50
 """Largest confusion matrix that is drawn whole; of more classes, the most mistaken ones are."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.core.types import Score
 
 if TYPE_CHECKING:
-    from headstart.evaluate import Evaluation
+    from headstart.evaluation import Evaluation
     from headstart.result import Result
 
 METRIC_NAMES = {

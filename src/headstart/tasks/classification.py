@@ -44,17 +44,25 @@ class Classification:
         return torch.tensor([self._id[target] for target in targets], dtype=torch.int64)
 
     def loss(
-        self, outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+        self,
+        outputs: Tensor,
+        targets: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
     ) -> Tensor:
         """Return the mean cross-entropy of logits [N, C] against ids [N] or against class shares [N, C]."""
-        return nn.functional.cross_entropy(outputs, targets, weight=class_weights, label_smoothing=label_smoothing)
+        return nn.functional.cross_entropy(
+            outputs, targets, weight=class_weights, label_smoothing=label_smoothing
+        )
 
     def decode(self, outputs: Tensor, ids: Sequence[str]) -> list[LabelPrediction]:
         """Turn probabilities [N, C] into predictions."""
+        rows = [dict(zip(self._labels, row.tolist(), strict=True)) for row in outputs]
+        tops = [max(row, key=row.__getitem__) for row in rows]
         return [
-            LabelPrediction(item, self._labels[int(row.argmax())], float(row.max()), dict(zip(self._labels, row.tolist(), strict=True)))
-            for item, row in zip(ids, outputs, strict=True)
-        ]  # fmt: skip
+            LabelPrediction(item, top, row[top], row) for item, top, row in zip(ids, tops, rows, strict=True)
+        ]
 
     def score(self, outputs: np.ndarray, targets: Sequence[str]) -> Mapping[str, float]:
         """Return accuracy and mean log-loss of logits [N, C]."""

@@ -25,7 +25,11 @@ def variants(rows: Rows) -> list[Variant]:
         for found, count in zip(votes, NEIGHBOURS, strict=True):
             found.append(vote(similarity, rows.targets, rows.num_classes, count, TEMPERATURE))
     return [
-        Variant(f"knn, {count} neighbour{'s' if count > 1 else ''}", torch.cat(found), lambda n=count: _fit(rows, n))
+        Variant(
+            f"knn, {count} neighbour{'s' if count > 1 else ''}",
+            torch.cat(found),
+            lambda n=count: _fit(rows, n),
+        )
         for found, count in zip(votes, NEIGHBOURS, strict=True)
     ]
 
@@ -38,5 +42,7 @@ def _fit(rows: Rows, neighbours: int) -> NeighboursHead:
         temperature=TEMPERATURE, form=space.form,
     )  # fmt: skip
     memory = torch.nn.functional.normalize(space.points @ space.axes.T, dim=1)
-    head.load_state_dict({"mean": space.mean, "scale": space.scale, "memory": memory, "targets": rows.targets})
+    head.load_state_dict(
+        {"mean": space.mean, "scale": space.scale, "memory": memory, "targets": rows.targets}
+    )
     return head

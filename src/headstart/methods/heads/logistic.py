@@ -15,7 +15,6 @@ from torch import Tensor
 
 from headstart.heads import LinearHead
 from headstart.methods.heads.rows import Rows, Variant
-from headstart.methods.heads.space import Space
 
 PENALTIES = (1e-3, 6e-3, 3e-2, 1.5e-1, 6e-1)
 RACE_STEPS, MAX_STEPS = 60, 400
@@ -48,10 +47,14 @@ def variants(rows: Rows) -> list[Variant]:
         steps=RACE_STEPS,
     )
     fold = rows.fold[: rows.num_scored]
-    logits = solution.logits(rows.space.points[: rows.num_scored]).view(len(folds), len(penalties), len(fold), -1)
+    logits = solution.logits(rows.space.points[: rows.num_scored]).view(
+        len(folds), len(penalties), len(fold), -1
+    )
     held_out = logits[fold, :, torch.arange(len(fold))]
     return [
-        Variant(f"logistic, penalty {penalty:g}", held_out[:, index], lambda penalty=penalty: _fit(rows, penalty))
+        Variant(
+            f"logistic, penalty {penalty:g}", held_out[:, index], lambda penalty=penalty: _fit(rows, penalty)
+        )
         for index, penalty in enumerate(PENALTIES)
     ]
 
@@ -81,7 +84,9 @@ def solve(rows: Rows, *, penalties: Tensor, included: Tensor, steps: int) -> Sol
     for _ in range(steps):
         flat = padded @ ahead.permute(1, 0, 2).reshape(rank + 1, -1)
         residual = flat.view(-1, count, num_classes).softmax(2).sub_(truth[:, None]).mul_(share.T[:, :, None])
-        gradient = (padded.T @ residual.view(len(points), -1)).view(rank + 1, count, num_classes).transpose(0, 1)
+        gradient = (
+            (padded.T @ residual.view(len(points), -1)).view(rank + 1, count, num_classes).transpose(0, 1)
+        )
         move = step * (gradient + ridge * ahead)
         following = ahead - move
         change = following - weight

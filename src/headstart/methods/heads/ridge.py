@@ -1,7 +1,7 @@
 """Ridge regression on class indicators, every penalty and fold in closed form.
 
 With H = Z (Z^T Z + n penalty I)^-1 Z^T + 1 1^T / n, the predictions for a held-out fold F follow from one fit on all
-rows: residual_F = (I - H_FF)^-1 (Y - H Y)_F, the block form of the leave-one-out formula (Golub, Heath and Wahba, 1979).
+rows: residual_F = (I - H_FF)^-1 (Y - H Y)_F, the block form of the leave-one-out formula (Golub et al., 1979).
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ def variants(rows: Rows) -> list[Variant]:
     """Return one variant a penalty."""
     penalties = [penalty * float(rows.space.variances.mean()) for penalty in PENALTIES]
     return [
-        Variant(f"ridge, penalty {name:g}", SHARPNESS * _held_out(rows, penalty), lambda p=penalty: _fit(rows, p))
+        Variant(
+            f"ridge, penalty {name:g}", SHARPNESS * _held_out(rows, penalty), lambda p=penalty: _fit(rows, p)
+        )
         for name, penalty in zip(PENALTIES, penalties, strict=True)
     ]
 

@@ -11,7 +11,7 @@ import pytest
 from sklearn import metrics as reference
 
 from headstart.core.errors import DataError
-from headstart.evaluate import (
+from headstart.evaluation import (
     Evaluation,
     conformal_threshold,
     evaluate,
@@ -189,7 +189,7 @@ def test_json_round_trip_is_exact() -> None:
 def test_chunks_of_resamples_do_not_move_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     probabilities, targets, labels = _predictions(100, 3)
     whole = evaluate(probabilities, targets, labels=labels, resamples=100)
-    monkeypatch.setattr("headstart.evaluate.metrics._CHUNK", 700)
+    monkeypatch.setattr("headstart.evaluation.metrics._CHUNK", 700)
     pieces = evaluate(probabilities, targets, labels=labels, resamples=100)
     for first, second in zip(whole.scores, pieces.scores, strict=True):
         assert (first.low, first.high) == pytest.approx((second.low, second.high), abs=1e-5)
@@ -267,5 +267,5 @@ def test_abstention_edges() -> None:
 
 
 def test_import_brings_no_torch() -> None:
-    code = "import sys, headstart.evaluate; sys.exit('torch' in sys.modules)"
+    code = "import sys, headstart.evaluation; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,8 +1,8 @@
 """Scores with intervals, per class and per domain; calibration; abstention. Numpy only, no torch."""
 
-from headstart.evaluate.calibrate import conformal_threshold, fit_temperature, softmax
-from headstart.evaluate.metrics import BINS, CONFIDENCE, METRICS, wilson
-from headstart.evaluate.scores import (
+from headstart.evaluation.calibrate import conformal_threshold, fit_temperature, softmax
+from headstart.evaluation.metrics import BINS, CONFIDENCE, METRICS, wilson
+from headstart.evaluation.scores import (
     Bin,
     ClassRow,
     Confusion,

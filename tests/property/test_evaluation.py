@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart.evaluate import Evaluation, evaluate, paired_difference, softmax
+from headstart.evaluation import Evaluation, evaluate, paired_difference, softmax
 
 
 @st.composite

@@ -10,7 +10,7 @@ import numpy as np
 
 from headstart.core.errors import DataError
 from headstart.core.types import Score
-from headstart.evaluate.metrics import (
+from headstart.evaluation.metrics import (
     BINS,
     CONFIDENCE,
     METRICS,

@@ -1,0 +1,1 @@
+"""Training systems under test, one a file, on the same tiny network and items."""
