@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from benchmarks._data import subset
-from benchmarks._measure import Job, Watch, now
+from benchmarks._measure import Job, Seconds, Watch, now
 from headstart import api
 from headstart.core.machine import read_machine
 from headstart.train.runtime import Event
@@ -18,13 +19,15 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
     machine = read_machine(store=folder / "store")
     if job.options.get("export", True):
         with watch.lap("export"):  # On few pictures: what is left afterwards is the graph in the store.
-            _fit(job, subset(Path(job.table), 40), machine, folder / "first", Timeline(watch))
-    timeline = Timeline(watch)
-    with watch.lap("train"):
+            _fit(job, subset(Path(job.table), 40), machine, folder / "first", Timeline())
+        shutil.rmtree(folder / "store" / "features-v1")
+    timeline = Timeline()
+    with watch.lap("fit"):
         result = _fit(job, Path(job.table), machine, folder / "model", timeline)
+    watch.laps["train"] = timeline.saved
     if job.options.get("again"):
         with watch.lap("again"):
-            _fit(job, Path(job.table), machine, folder / "again", Timeline(watch))
+            _fit(job, Path(job.table), machine, folder / "again", Timeline())
     return {
         "predictions": {item.id: item.label for item in result.predictions},
         "history": timeline.history,
@@ -35,12 +38,14 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
 class Timeline:
     """Progress that notes what was used when each validation was done."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self) -> None:
         """Start the clock."""
-        self.watch, self.start, self.history = watch, now(), list[dict[str, float]]()
+        self.start, self.saved, self.history = now(), Seconds(0, 0), list[dict[str, float]]()
 
     def __call__(self, event: Event) -> None:
-        """Note an epoch."""
+        """Note an epoch, and when the model is saved and only the report is left."""
+        if event.stage == "report":
+            self.saved = now() - self.start
         if "validation_accuracy" in event.values:
             spent = now() - self.start
             accuracy = event.values["validation_accuracy"]

@@ -71,7 +71,7 @@ class Subject(Protocol):
 
     NAME: str
 
-    def train(self, run: Run) -> Mapping[str, Tensor]:
+    def train(self, run: Run, /) -> Mapping[str, Tensor]:
         """Train the tiny network to the end, from whatever checkpoints are there, and return its final weights."""
         ...
 

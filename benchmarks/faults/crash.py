@@ -7,12 +7,14 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.faults._catalogue import Bench, Fault, Verdict, apart, plain, resumed
 from benchmarks.faults._mounts import mount_memory, remount, with_own_mounts
-from benchmarks.faults._process import Run, Subject, complete, launch, wait
+from benchmarks.faults._process import End, Run, Subject, complete, launch, wait
+from benchmarks.faults.subjects import fit
 from headstart.train.checkpoint import PHASES
 
 _PEER_KILLS = 16
@@ -20,34 +22,37 @@ _PEER_KILLS = 16
 
 def _random_kills(subject: Subject, bench: Bench) -> Verdict:
     """Kill at random times, again and again; each restart must go on, and nothing acknowledged may be lost."""
-    wanted = bench.kills if subject.NAME == "headstart" else min(bench.kills, _PEER_KILLS)
-    done = failed = lost = other = 0
-    run = bench.run(random=subject.NAME == "headstart")
+    is_ours = subject.NAME.startswith("headstart")
+    wanted = bench.kills if is_ours else min(bench.kills, _PEER_KILLS)
+    run = bench.run(random=is_ours)
     span = complete(subject, dataclasses.replace(run, folder=bench.folder())).seconds
-    while done < wanted:
+    tally: Counter[str] = Counter()
+    while tally["kills"] < wanted:
         number = launch(subject, run)
         time.sleep(bench.draw.uniform(0, 1.1 * span))
-        with_kill = _kill(number)
+        os.kill(number, signal.SIGKILL)  # Not yet waited for, so the number is still its own.
         end = wait(run, number)
-        done += with_kill and not end.digest
-        failed += bool(end.error)
-        lost += _has_lost(run)
+        tally["kills"] += end.code == -signal.SIGKILL
+        tally["lost"] += _has_lost(run)
         if end.digest or end.error:
-            other += bool(end.digest) and end.digest != bench.reference(subject, run)
-            run = bench.run(random=run.random)
-    end = complete(subject, run)
-    failed += not end.digest
-    other += bool(end.digest) and end.digest != bench.reference(subject, run)
-    seen = (
-        f"{done} kills: {failed} failed restarts, {lost} acknowledged checkpoints lost, {other} other endings"
-    )
-    return Verdict(not (failed or lost or other), seen)
+            tally[_ending(subject, bench, run, end)] += 1
+            run = bench.run(random=is_ours)
+    tally[_ending(subject, bench, run, complete(subject, run))] += 1
+    seen = f"{tally['kills']} kills: {tally['failed']} failed restarts, {tally['lost']} acknowledged checkpoints lost"
+    seen += f", {tally['other']} ended with other weights, {tally['right']} with the same"
+    return Verdict(not (tally["failed"] or tally["lost"] or tally["other"]), seen)
 
 
-def _kill(number: int) -> bool:
-    """Kill a process that may have ended already."""
-    os.kill(number, signal.SIGKILL)  # Not yet waited for, so the number is still its own.
-    return True
+def _fit_kills(_subject: Subject, bench: Bench) -> Verdict:
+    """Kill `fit` anywhere between its first line and the saved model."""
+    return _random_kills(fit, bench)
+
+
+def _ending(subject: Subject, bench: Bench, run: Run, end: End) -> str:
+    """Name how a run ended that had been killed before."""
+    if not end.digest:
+        return "failed"
+    return "right" if end.digest == bench.reference(subject, run) else "other"
 
 
 def _has_lost(run: Run) -> bool:
@@ -188,6 +193,10 @@ def _weights(checkpoint: Path) -> Path:
     return named[0] if named else _files(checkpoint)[0]
 
 
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
 def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -255,6 +264,7 @@ def _two_at_once(subject: Subject, bench: Bench) -> Verdict:
 _BACK = "continues from the checkpoint before, names the bad one, bit-identical"
 FAULTS = (
     Fault("C1", "SIGKILL at random times, a checkpoint each step", "0 failed restarts, 0 lost", _random_kills, True),
+    Fault("C1", "SIGKILL at random times of a whole fit", "0 failed restarts, 0 lost", _fit_kills),
     Fault("C2", "SIGKILL in each phase of a save", "resumes bit-identically", _phases),
     Fault("C3", "SIGTERM", "checkpoint within 5 s, exit 143, `resume with`", _terminate, True),
     Fault("C4", "SIGINT once, twice", "saved and stopped; stopped now", _interrupt),
@@ -263,7 +273,7 @@ FAULTS = (
     Fault("C7", "read-only folder", "an error before training", _read_only, True),
     Fault("C8", "I/O error while saving", "stops; resumes bit-identically", _failing_write),
     Fault("C9", "truncated weights", _BACK, _damaged(lambda path: _truncate(_weights(path))), True),
-    Fault("C10", "weights of zero bytes", _BACK, _damaged(lambda path: _weights(path).write_bytes(b"")), True),
+    Fault("C10", "weights of zero bytes", _BACK, _damaged(lambda path: _empty(_weights(path))), True),
     Fault("C11", "a flipped bit in the weights", _BACK, _damaged(lambda path: _flip(_weights(path))), True),
     Fault("C12", "truncated state and manifest", _BACK, _damaged(_truncate_states), True),
     Fault("C13", "a missing file", _BACK, _damaged(lambda path: _weights(path).unlink()), True),

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.faults._catalogue import Bench, Fault, Verdict
+from benchmarks.faults._catalogue import Bench, Fault, Verdict, apart
 from benchmarks.faults._pictures import CLASSES, folder_of, picture
 from benchmarks.faults._process import Subject
 from benchmarks.faults.config import refused
 from headstart import api
+from headstart.core.machine import read_machine
 from headstart.core.types import Audit, InputContract
 from headstart.modalities import image
 
@@ -198,13 +199,16 @@ def _wrong_labels(_subject: Subject, bench: Bench) -> Verdict:
     for number, path in enumerate(sorted(root.glob("*/*.jpg"))[::20]):
         other = CLASSES[(CLASSES.index(path.parent.name) + 1) % 3]
         path.rename(root / other / f"wrong{number}.jpg")
-    result = api.fit(root, encoder="tiny-cnn", output=root.parent / "model")
-    suspects = [item for finding in result.audit.by_code("label-suspect") for item in finding.items]
-    right = sum("wrong" in item for item in suspects)
-    return Verdict(
-        bool(suspects) and right >= 0.7 * len(suspects),
-        f"{right} of {len(suspects)} suspects are wrong labels",
-    )
+    machine = read_machine(store=root.parent / "store", threads=1)
+
+    def work() -> Verdict:
+        result = api.fit(root, encoder="tiny-cnn", output=root.parent / "model", machine=machine)
+        suspects = [item for finding in result.audit.by_code("label-suspect") for item in finding.items]
+        right = sum("wrong" in item for item in suspects)
+        seen = f"{right} of {len(suspects)} suspects are wrong labels"
+        return Verdict(bool(suspects) and right >= 0.7 * len(suspects), seen)
+
+    return apart(work, root.parent)
 
 
 def _no_labels(_subject: Subject, bench: Bench) -> Verdict:
@@ -245,7 +249,10 @@ FAULTS = (
         "D11", "class in validation only", "reported",
         _report(_only_in_validation, codes=("missing-class",), splits=("train", "validation")),
     ),
-    Fault("D12", "class names that differ in Unicode form alone", "reported", _report(_spelling, codes=("label-spelling",))),
+    Fault(
+        "D12", "class names that differ in Unicode form alone", "reported",
+        _report(_spelling, codes=("label-spelling",)),
+    ),
     Fault(
         "D13", "copies of training pictures in test", "found, training copy left out",
         _finds(_copied, codes=("leak-exact",), splits=_BOTH, dropped=True),

@@ -80,6 +80,7 @@ def plan(
     last, start = propose(facts, method if isinstance(method, str) else cast("MethodName", method.kind))
     last = method if not isinstance(method, str) else last
     changes = {name: given.pop(name, {}) for name in ("extract", "finetune")}
+    _refuse_unused(changes, {last.kind, start.kind if start else last.kind})
     last, start = _changed(last, changes), _changed(start, changes)
     if isinstance(last, FineTune) and not isinstance(method, FineTune) and last.train_last is None:
         last = _cut_where_it_pays(last, "train_last" in changes["finetune"], dataset, opened, machine)
@@ -253,6 +254,17 @@ def _sections(settings: Mapping[str, Any]) -> dict[str, Any]:
         else:
             nested[section] = value
     return nested
+
+
+def _refuse_unused(changes: Mapping[str, Mapping[str, Any]], kinds: set[str]) -> None:
+    """Refuse settings of a method that the plan does not use."""
+    for kind, values in changes.items():
+        if values and kind not in kinds:
+            raise PlanError(
+                f"{', '.join(f'{kind}.{name}' for name in values)} set, but the plan has no {kind}",
+                expected=f"settings of {' and '.join(sorted(kinds))}",
+                fix=f"leave them out, or choose --method {kind}",
+            )
 
 
 def _changed(method: Any, changes: Mapping[str, Mapping[str, Any]]) -> Any:

@@ -111,6 +111,8 @@ class Outputs:
 def execute(plan: Plan, dataset: TableDataset, context: Context, *, strict: bool) -> Outputs:
     """Run a plan on its data and return the result (without a folder yet) and the model."""
     ledger = Ledger(context)
+    if not plan.split.respect:
+        dataset = dataset.with_splits([None] * len(dataset))
     with ledger.stage("open"):
         encoder = open_encoder(plan.encoder, max_megapixels=plan.data.max_megapixels)
     _check_weights(plan, encoder)
@@ -168,7 +170,13 @@ def _check_weights(plan: Plan, encoder: Encoder) -> None:
 
 
 def _refuse_findings(found: Audit, *, strict: bool) -> None:
-    """With `strict`, make errors and warnings of the audit an end."""
+    """Refuse what would make every score a lie; with `strict`, errors and warnings of any kind."""
+    for finding in found.by_code("group-leak"):
+        raise DataError(
+            finding.message,
+            expected="every group (patient, speaker, scene) in one split",
+            fix="mend the splits, or let headstart split by group: --set split.respect=false",
+        )
     grave = [finding for finding in found.findings if finding.severity != "info"]
     if strict and grave:
         raise DataError(

@@ -31,7 +31,7 @@ BUCKET = "models-v1"
 RESULT, TEST = "result.json", "test.safetensors"
 SCRATCH_SIZE, SCRATCH_RATE, SCRATCH_BATCH = 64, 3e-3, 32
 """A network without pretraining gains little from large pictures and nothing from low rates."""
-SCRATCH_ITEMS, SCRATCH_EPOCHS = 4_000, (5, 30)
+SCRATCH_ITEMS, SCRATCH_EPOCHS = 3_000, (5, 30)
 """The from-scratch baseline sees about this many training pictures, in at least and at most so many epochs."""
 
 
@@ -86,9 +86,9 @@ def _alone(plan: Plan, dataset: TableDataset, context: Context, *, strict: bool)
     def write(folder: Path) -> None:
         outputs.model.save(folder, facts=_facts(outputs.result))
         save_file(test, folder / TEST)
+        context.progress(Event("report"))
         _write_result(outputs.result, outputs.model, dataset, folder)
 
-    context.progress(Event("report"))
     folder = context.store.put(BUCKET, key, write)
     if checkpoints.exists():
         drop_folder(checkpoints)

@@ -44,5 +44,5 @@ def resolve(kind: Kind, name: str) -> Any:
     raise PlanError(
         f"unknown {kind} '{name}'{nearest(name, names(kind))}",
         expected=f"one of {', '.join(names(kind))}",
-        fix="choose one of these (`headstart models` lists encoders)",
+        fix="choose one of these (networks of timm are named `timm:NAME`; `headstart models` lists encoders)",
     )

@@ -59,6 +59,24 @@ class TracedNetwork:
         (node,) = crossing
         return None if node.op == "placeholder" else node
 
+    def shapes(self, inputs: Tensor, nodes: Iterable[fx.Node]) -> dict[fx.Node, tuple[int, ...]]:
+        """Return the shapes that these nodes have for `inputs`, from one pass through the network."""
+        wanted, found = set(nodes), dict[fx.Node, tuple[int, ...]]()
+
+        class Watching(fx.Interpreter):
+            """Runs node by node and notes shapes."""
+
+            def run_node(self, n: fx.Node) -> object:
+                """Run one node."""
+                value = super().run_node(n)
+                if n in wanted and isinstance(value, Tensor):
+                    found[n] = tuple(value.shape)
+                return value
+
+        with torch.inference_mode():
+            Watching(self.module).run(inputs)
+        return found
+
     def cut(self, depth: int) -> tuple[nn.Module, nn.Module] | None:
         """Return (prefix, suffix) modules that share the network's layers, or None where no single tensor crosses."""
         node = self.crossing(depth)

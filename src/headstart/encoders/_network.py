@@ -178,28 +178,29 @@ class ImageEncoder:
     def _measure(self, contract: InputContract) -> Mapping[str, Any]:
         """Return the widths of the forms and the column blocks of `depths`, from one blank picture."""
         blank = torch.zeros(1, contract.channels, *contract.size, dtype=torch.uint8)
+        last_first = self._architecture.channels_last
         with torch.inference_mode():
-            pooled = self._network(blank).shape[1]
-            widths = {"pooled": pooled, "depths": pooled}
             features = self._architecture.maps(self._network.body, self._network.normalise(blank))
-            if features.dim() in (3, 4):
-                tokens_or_last = features.dim() == 3 or self._architecture.channels_last
-                widths["map"] = features.shape[-1 if tokens_or_last else 1]
-            blocks = [("final", pooled)]
-            for depth in self._taps:
-                width = self._width_at(depth, blank)
+            pooled = self._architecture.pool(self._network.body, features).shape[1]
+        widths = {"pooled": pooled}
+        if features.dim() in (3, 4):
+            widths["map"] = _channels(tuple(features.shape), last=last_first)
+        blocks = [("final", pooled)]
+        if self._traced is not None:
+            nodes = {depth: self._traced.crossing(depth) for depth in self._taps}
+            shapes = self._traced.shapes(blank, [node for node in nodes.values() if node is not None])
+            for depth, node in nodes.items():
+                assert node is not None, "taps are chosen among the possible cuts"
+                width = _channels(shapes[node], last=last_first)
                 name = self._architecture.groups[depth - 1].name
                 blocks += [(f"{name} average", width), (f"{name} maximum", width)]
-            widths["depths"] = sum(width for _, width in blocks)
+        widths["depths"] = sum(width for _, width in blocks)
         return {"width": widths, "depths": tuple(blocks)}
 
-    def _width_at(self, depth: int, blank: Tensor) -> int:
-        """Return the number of channels of the tensor that crosses `depth`."""
-        cut = self.split(depth, "pooled")
-        assert cut is not None, "taps are chosen among the possible cuts"
-        crossing = cut[0](blank)
-        is_first = crossing.dim() == 4 and not self._architecture.channels_last
-        return crossing.shape[1 if is_first else -1]
+
+def _channels(shape: tuple[int, ...], *, last: bool) -> int:
+    """Return the number of channels of a map [N, D, H, W], or [N, H, W, D] with `last`, of tokens or a vector."""
+    return shape[1] if len(shape) == 4 and not last else shape[-1]
 
 
 def state_sha256(module: nn.Module) -> str:

@@ -18,6 +18,8 @@ from headstart.core.types import EncoderSpec, InputContract
 from headstart.encoders._network import Architecture, ImageEncoder, groups_of
 from headstart.encoders._weights import fill, origins, read_weights
 
+_SEED = 21  # Of weights that are not pretrained (the tiny networks' random ones have the same).
+
 
 def open_timm(settings: Pretrained, *, max_megapixels: float = 64) -> ImageEncoder:
     """Open `timm:NAME`; weights are fetched from the hub, read from a file or left random as the settings say."""
@@ -74,10 +76,17 @@ def _create(name: str, settings: Pretrained) -> Any:
     if settings.image_size is not None:
         wanted["img_size"] = settings.image_size
     try:
-        return timm.create_model(name, pretrained=False, **wanted)
+        return _seeded(name, wanted)
     except TypeError:
         # Convolutional networks take any size and have no such argument.
         wanted.pop("img_size", None)
+        return _seeded(name, wanted)
+
+
+def _seeded(name: str, wanted: Mapping[str, Any]) -> nn.Module:
+    """Create a network whose random weights are the same each time: a plan names weights by their hash."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(_SEED)
         return timm.create_model(name, pretrained=False, **wanted)
 
 

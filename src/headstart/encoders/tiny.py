@@ -77,7 +77,9 @@ def _convolutions(channels: int) -> nn.Module:
 def _open(body: nn.Module, settings: Pretrained, max_megapixels: float) -> ImageEncoder:
     """Fill a tiny body with its seeded numbers, or from a file, and wrap it."""
     _seeded(body, _SEED if settings.weights == "pretrained" else _SEED + 1)
-    if settings.weights in ("pretrained", "random"):
+    if settings.weights == "random":
+        receipt = origins(body, source="random numbers")
+    elif settings.weights == "pretrained":
         receipt = origins(body, source=f"seed {_SEED}", taken=set(body.state_dict()))
     else:
         receipt = fill(body, read_weights(settings.weights), source=settings.weights)

@@ -10,6 +10,8 @@ from headstart.core.settings import Extract, FineTune
 FEW = 100
 """With fewer training items, cached augmented views gain more than the seconds they cost."""
 VIEWS_OF_FEW = 4
+MANY, FOLDS_OF_MANY = 1000, 3
+"""With more training items, three folds rank heads as well as five."""
 ENOUGH_TO_TUNE = 500
 """With fewer training items, fine-tuning seldom beats heads on features of several depths."""
 
@@ -31,8 +33,9 @@ def propose(
     `auto` extracts on a processor, and fine-tunes on a GPU where there is enough to learn from.
     """
     views = VIEWS_OF_FEW if facts.num_items < FEW else 1
-    extraction = Extract(views=views)
+    folds = FOLDS_OF_MANY if facts.num_items > MANY else 5
+    extraction = Extract(views=views, folds=folds)
     tunes = method == "finetune" or (method == "auto" and facts.has_gpu and facts.num_items >= ENOUGH_TO_TUNE)
     if not tunes:
         return extraction, None
-    return FineTune(), Extract(views=views, use_validation=False)
+    return FineTune(), extraction.model_copy(update={"use_validation": False})

@@ -8,7 +8,7 @@ Candes (2015).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,51 +23,44 @@ TOLERANCE = 1e-3
 """Stop when no problem's preconditioned step moves its weights by more than this share."""
 
 
-@dataclass(frozen=True)
-class Solution:
-    """Weights [B, r, C] and biases [B, C] of a batch of B problems."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def logits(self, points: Tensor) -> Tensor:
-        """Return logits [B, n, C] for points [n, r]."""
-        return torch.einsum("nr,brc->bnc", points, self.weight) + self.bias[:, None]
-
-
 def variants(rows: Rows) -> list[Variant]:
     """Return one variant a penalty, cross-validated over the rows' folds in one batch."""
     penalties = torch.tensor(PENALTIES)
     folds = torch.arange(rows.num_folds)
     included = (rows.fold[None] != folds[:, None]).float()
-    solution = solve(
+    weights = solve(
         rows,
         penalties=penalties.repeat(len(folds)),
         included=included.repeat_interleave(len(penalties), 0),
         steps=RACE_STEPS,
-    )
-    fold = rows.fold[: rows.num_scored]
-    logits = solution.logits(rows.space.points[: rows.num_scored]).view(
-        len(folds), len(penalties), len(fold), -1
-    )
-    held_out = logits[fold, :, torch.arange(len(fold))]
+    ).unflatten(0, (len(folds), len(penalties)))
+    held_out = torch.empty(len(penalties), rows.num_scored, rows.num_classes)
+    for fold in folds:
+        here = rows.fold[: rows.num_scored] == fold
+        points = rows.space.points[: rows.num_scored][here]
+        held_out[:, here] = points @ weights[fold, :, :-1] + weights[fold, :, -1:]
     return [
-        Variant(
-            f"logistic, penalty {penalty:g}", held_out[:, index], lambda penalty=penalty: _fit(rows, penalty)
-        )
-        for index, penalty in enumerate(PENALTIES)
+        Variant(f"logistic, penalty {penalty:g}", logits, partial(_fit, rows, penalty, begin))
+        for penalty, logits, begin in zip(PENALTIES, held_out, weights.mean(0), strict=True)
     ]
 
 
-def _fit(rows: Rows, penalty: float) -> LinearHead:
-    """Fit one penalty on every row."""
-    included = torch.ones(1, len(rows.targets))
-    solution = solve(rows, penalties=torch.tensor([penalty]), included=included, steps=MAX_STEPS)
-    return LinearHead.fitted(*rows.space.spread(solution.weight[0]), solution.bias[0], form=rows.space.form)
+def _fit(rows: Rows, penalty: float, begin: Tensor) -> LinearHead:
+    """Fit one penalty on every row, from the mean of its folds' weights [r + 1, C]."""
+    everything = torch.ones(1, len(rows.targets))
+    (weight,) = solve(
+        rows, penalties=torch.tensor([penalty]), included=everything, steps=MAX_STEPS, begin=begin[None]
+    )
+    return LinearHead.fitted(*rows.space.spread(weight[:-1]), weight[-1], form=rows.space.form)
 
 
-def solve(rows: Rows, *, penalties: Tensor, included: Tensor, steps: int) -> Solution:
-    """Solve B problems: penalties [B], included [B, n] in 0..1 (which rows each problem sees, and their weights)."""
+def solve(
+    rows: Rows, *, penalties: Tensor, included: Tensor, steps: int, begin: Tensor | None = None
+) -> Tensor:
+    """Return weights [B, r + 1, C], biases in the last row, of B problems.
+
+    `penalties` [B]; `included` [B, n] in 0..1 says which rows each problem sees; `begin` is where to start from.
+    """
     space, num_classes = rows.space, rows.num_classes
     points, count = space.points, len(penalties)
     rank = points.shape[1]
@@ -77,7 +70,7 @@ def solve(rows: Rows, *, penalties: Tensor, included: Tensor, steps: int) -> Sol
     growth = share.max(1).values * len(points)
     curvature = 0.5 * space.variances * growth[:, None] + penalties[:, None]
     step = torch.cat([1 / curvature, 2 / growth[:, None]], 1)[:, :, None]
-    weight = torch.zeros(count, rank + 1, num_classes, dtype=points.dtype)
+    weight = torch.zeros(count, rank + 1, num_classes) if begin is None else begin
     padded = torch.cat([points, torch.ones_like(points[:, :1])], 1)
     ridge = torch.cat([penalties[:, None].expand(-1, rank), torch.zeros(count, 1)], 1)[:, :, None]
     ahead, momentum = weight, torch.ones(count, 1, 1)
@@ -97,4 +90,4 @@ def solve(rows: Rows, *, penalties: Tensor, included: Tensor, steps: int) -> Sol
         weight, momentum = following, grown
         if (change.norm(dim=(1, 2)) <= TOLERANCE * weight.norm(dim=(1, 2)).clamp(min=1e-9)).all():
             break
-    return Solution(weight[:, :-1], weight[:, -1])
+    return weight
