@@ -19,6 +19,8 @@ PEERS = {
 EPOCHS = 5
 ROUNDS = 3
 """Interleaved repeats of what is short (ours and its floor); the peers' minutes are run once."""
+FEW_PICTURES_GOAL = 5
+"""How much faster than the peers ours must be on the 80 pictures of `--quick`, start-up of a run included."""
 _PEER_LAPS = ("train", "test")
 """Ours scores the test pictures too."""
 
@@ -31,11 +33,8 @@ def run(*, quick: bool) -> int:
     claims: list[Claim] = []
     with tempfile.TemporaryDirectory() as folder:
         small = subset(stage("pacs", Path(folder) / "small", per_class=15), 200)
-        tables = (
-            [small]
-            if quick
-            else [stage("brain_mri", Path(folder)), stage("pacs", Path(folder), per_class=100)]
-        )
+        full = [] if quick else [stage("brain_mri", Path(folder)), stage("pacs", Path(folder), per_class=100)]
+        tables = full or [subset(small, 80)]
         measured = [
             _measure(table, Path(folder) / f"work{number}", quick) for number, table in enumerate(tables)
         ]
@@ -78,19 +77,22 @@ def _total(measured: Sequence[Rounds], name: str, *laps: str) -> Seconds:
 
 
 def _speed(measured: Sequence[Rounds], *, quick: bool) -> list[Claim]:
-    """Judge processor seconds (wall seconds are in the rows); few pictures hide the ratio to the floor."""
-    ours, again = _total(measured, "ours", "train"), _total(measured, "ours", "again")
-    claims = [] if quick else [
-        at_most("frozen training, decode to saved model, against one bare forward pass (cpu)",
-                ours.cpu / _total(measured, "bare", "forward").cpu, 1.15),
-    ]  # fmt: skip
-    for name, words in PEERS.items():
-        peer = _total(measured, name, *_PEER_LAPS)
-        claims.append(at_least(f"faster than {words} (cpu)", peer.cpu / ours.cpu, 15))
-    claims.append(
-        at_most("second run (store hit) against the first (cpu)", 100 * again.cpu / ours.cpu, 5, "%")
-    )
-    return claims
+    """Judge processor seconds (wall seconds are in the rows); on few pictures fixed costs hide most of the ratios."""
+    ours = _total(measured, "ours", "train").cpu
+    claims = [
+        at_least(
+            f"faster than {words} (cpu)",
+            _total(measured, name, *_PEER_LAPS).cpu / ours,
+            FEW_PICTURES_GOAL if quick else 15,
+        )
+        for name, words in PEERS.items()
+    ]
+    if quick:
+        return claims
+    floor, again = _total(measured, "bare", "forward").cpu, _total(measured, "ours", "again").cpu
+    against = "frozen training, decode to saved model, against one bare forward pass (cpu)"
+    second = "second run (store hit) against the first (cpu)"
+    return [at_most(against, ours / floor, 1.15), *claims, at_most(second, 100 * again / ours, 5, "%")]
 
 
 def _accuracy(tables: Sequence[Path], measured: Sequence[Rounds]) -> list[Claim]:

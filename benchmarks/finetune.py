@@ -35,10 +35,10 @@ def run(*, quick: bool) -> int:
     with tempfile.TemporaryDirectory() as folder:
         table = stage("brain_mri", Path(folder))
         if quick:
-            table = subset(table, 160)
+            table = subset(table, 60)
         found = {"ours": _contend("ours", table, Path(folder), LAST_GROUPS)}
         found |= {name: _contend(name, table, Path(folder)) for name in PEERS}
-        few = subset(table, 100 if quick else 300)
+        few = subset(table, 40 if quick else 300)
         steps = {"ours, everything": _contend("ours", few, Path(folder), EVERYTHING)}
         steps["plain, everything"] = _contend("plain_full", few, Path(folder), batch_size=16)
         truth = {item.path: item.label for item in read(table).of("test")}

@@ -47,7 +47,7 @@ def train(job: Job, watch: Watch, *, frozen: bool) -> dict[str, Any]:
     if frozen:
         model.requires_grad_(False)
         model.get_classifier().requires_grad_(True)
-    rate = 1e-3 if frozen else 3e-4
+    rate = 5e-3 if frozen else 5e-4
     optimizer = torch.optim.Adam([tensor for tensor in model.parameters() if tensor.requires_grad], lr=rate)
     steps = job.epochs * len(_loader(collection, "train", job))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)

@@ -33,6 +33,10 @@ from headstart.result import Candidate, Cost, Predicted, Result
 from headstart.train.runtime import Context
 
 
+POOLED_TOO = 600
+"""With more training items, several depths beat the final features alone, so these do not race."""
+
+
 @dataclass
 class Ledger:
     """What a run cost so far."""
@@ -227,7 +231,9 @@ def _extract(
         for view in range(1, settings.views)
     ]
     width = model.encoder.spec.width["pooled"]
-    features: dict[Form, list[np.ndarray]] = {"pooled": [view[:, :width] for view in views]}
+    features: dict[Form, list[np.ndarray]] = {}
+    if form == "pooled" or len(rows) < POOLED_TOO:
+        features["pooled"] = [view[:, :width] for view in views]
     if form == "depths":
         features["depths"] = views
     targets = material.targets[rows]

@@ -87,15 +87,16 @@ class ImageEncoder:
         self._tapped: nn.Module | None = None
         self._taps = self._choose_taps()
         self._spec = replace(spec, **self._measure(spec.contract))
-        self._moved: tuple[tuple[int, int], ...] = ()
+        self._tensors: list[Tensor] = []
+        self._moved: list[tuple[int, int]] | None = None
 
     @property
     def spec(self) -> EncoderSpec:
         """What is known of the network without running it; its weights are hashed again once they have moved."""
-        moved = tuple((tensor.data_ptr(), tensor._version) for tensor in self.module.state_dict().values())
-        if moved != self._moved:
+        if self._moved != [(tensor.data_ptr(), tensor._version) for tensor in self._tensors]:
+            self._tensors = list(self.module.state_dict(keep_vars=True).values())
+            self._moved = [(tensor.data_ptr(), tensor._version) for tensor in self._tensors]
             self._spec = replace(self._spec, weights_sha256=state_sha256(self.module))
-            self._moved = moved
         return self._spec
 
     @property
@@ -222,8 +223,9 @@ def groups_of(body: nn.Module, named: Mapping[str, Sequence[str]]) -> tuple[Laye
     def visit(module: nn.Module, prefix: str) -> None:
         for child_name, child in module.named_children():
             path = f"{prefix}{child_name}"
-            owners = {group_of[f"{path}.{name}"] for name, _ in child.named_parameters()}
-            if len(owners) == 1:
+            # A parameter without a group is told by whoever checks that the groups cover all of them.
+            owners = {group_of.get(f"{path}.{name}", "") for name, _ in child.named_parameters()}
+            if len(owners) == 1 and "" not in owners:
                 modules[owners.pop()].append(child)
             elif owners:
                 visit(child, f"{path}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,8 +40,15 @@ def read_weights(path: str) -> dict[str, Tensor]:
         ) from error
 
 
-def fill(body: nn.Module, state: Mapping[str, Tensor], *, source: str, head: tuple[str, ...] = ()) -> Receipt:
-    """Copy `state` into `body` by name and shape and return the receipt.
+def fill(
+    body: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str,
+    head: tuple[str, ...] = (),
+    adapted: Collection[str] = (),
+) -> Receipt:
+    """Copy `state` into `body` by name and shape and return the receipt; `adapted` names what was reshaped for it.
 
     Tensors of the old head (prefixes in `head`) may be missing or of another shape. Anything else that is missing or
     does not fit is an EncoderError that lists missing, unexpected and misshapen names: a partial load is never used.
@@ -68,7 +75,9 @@ def fill(body: nn.Module, state: Mapping[str, Tensor], *, source: str, head: tup
         if name in state and state[name].shape == wanted[name].shape and not is_head[name]
     }
     body.load_state_dict({**wanted, **{name: state[name] for name in taken}})
-    receipt = origins(body, source=source, taken=taken, skip=head, unused=sorted({*state} - taken))
+    receipt = origins(
+        body, source=source, taken=taken, skip=head, adapted=adapted, unused=sorted({*state} - taken)
+    )
     if receipt.transferred < MIN_TRANSFERRED:
         raise EncoderError(
             f"only {receipt.transferred:.1%} of the network's numbers came from {source}",
@@ -84,11 +93,12 @@ def origins(
     source: str,
     taken: set[str] | None = None,
     skip: tuple[str, ...] = (),
+    adapted: Collection[str] = (),
     unused: list[str] | None = None,
 ) -> Receipt:
     """Make the receipt of a network whose tensors named in `taken` came from `source`; its old head is left out."""
     tensors = tuple(
-        TensorOrigin(name, tuple(tensor.shape), "loaded", name)
+        TensorOrigin(name, tuple(tensor.shape), "adapted" if name in adapted else "loaded", name)
         if name in (taken or ())
         else TensorOrigin(name, tuple(tensor.shape), "fresh")
         for name, tensor in body.state_dict().items()

@@ -43,9 +43,9 @@ def build(
     if state is None:
         receipt = origins(body, source="random numbers")
     else:
-        receipt = fill(
-            body, _fit_channels(body, state, settings.channels), source=source, head=_head_names(body)
-        )
+        adapted = _fit_channels(body, state, settings.channels)
+        whole = {**state, **adapted}
+        receipt = fill(body, whole, source=source, head=_head_names(body), adapted=adapted)
     with contextlib.suppress(AttributeError):
         body.reset_classifier(0)
     facts = body.pretrained_cfg
@@ -102,16 +102,15 @@ def _hub_state(name: str) -> Mapping[str, Tensor]:
         ) from error
 
 
-def _fit_channels(body: Any, state: Mapping[str, Tensor], channels: int) -> Mapping[str, Tensor]:
-    """Sum or repeat the first convolution's input channels so that its weights serve any number of channels."""
+def _fit_channels(body: Any, state: Mapping[str, Tensor], channels: int) -> dict[str, Tensor]:
+    """Sum or repeat the first convolution's input channels so that its weights serve any number; return it alone."""
     first = body.pretrained_cfg.get("first_conv")
     names = [first] if isinstance(first, str) else list(first or ())
-    adapted = {
+    return {
         f"{name}.weight": adapt_input_conv(channels, state[f"{name}.weight"])
         for name in names
         if f"{name}.weight" in state and state[f"{name}.weight"].shape[1] == 3 and channels != 3
     }
-    return {**state, **adapted}
 
 
 def _head_names(body: Any) -> tuple[str, ...]:

@@ -120,6 +120,8 @@ def _seeded(body: nn.Module, seed: int) -> None:
     """Give every parameter numbers drawn from `seed`, whatever was drawn before."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for tensor in body.parameters():
-            if tensor.dim() > 1:
+        for name, tensor in body.named_parameters():
+            if name.endswith("bias"):
+                tensor.zero_()
+            elif tensor.dim() > 1:
                 tensor.copy_(torch.randn(tensor.shape, generator=generator) * tensor[0].numel() ** -0.5)

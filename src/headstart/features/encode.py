@@ -15,7 +15,7 @@ from headstart.core.hashing import digest
 from headstart.core.registry import resolve
 from headstart.features.runtime import Run, choose_runtime
 from headstart.features.shards import Shards
-from headstart.train.runtime import Context, Event, draw
+from headstart.train.runtime import Context, Event, draw, limited_threads
 
 if TYPE_CHECKING:
     from headstart.core.protocols import Dataset, Encoder
@@ -171,7 +171,8 @@ def _batches(missing: Sequence[int], stream: _Stream, run: Run) -> Iterator[_Bat
 
     chunks = [missing[start : start + stream.batch] for start in range(0, len(missing), stream.batch)]
     ahead = 2 * stream.context.threads
-    with ThreadPoolExecutor(stream.context.threads, thread_name_prefix="encode") as pool:
+    # Each of our threads works alone on its pictures; torch and onnxruntime bring no others.
+    with limited_threads(1), ThreadPoolExecutor(stream.context.threads, thread_name_prefix="encode") as pool:
         waiting: list[Future[Any]] = []
         try:
             for chunk in chunks:

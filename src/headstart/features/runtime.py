@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from headstart.core.hashing import digest
 from headstart.train.runtime import Context, autocast, channels_last
@@ -20,25 +19,13 @@ if TYPE_CHECKING:
     from headstart.core.protocols import Encoder
     from headstart.core.types import Form
 
-VERSION = 1
+VERSION = 2
 """Version of the exported graphs; bump when the export changes."""
 TOLERANCE = 1e-4
 """Largest relative difference between a runtime's features and torch's (max abs difference / max abs value)."""
 
 Run = Callable[[np.ndarray], np.ndarray]
 """uint8 pictures [N, H, W, C] to float32 [N, ...]; may be called from several threads at once."""
-
-
-class _FromRows(nn.Module):
-    """Take pictures as rows [N, H, W, C], as they lie in memory."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Put channels first and run."""
-        return self.network(pictures.permute(0, 3, 1, 2))
 
 
 def choose_runtime(encoder: Encoder, form: Form, context: Context) -> Run:
@@ -70,62 +57,34 @@ def onnx_runtime(network: nn.Module, shape: tuple[int, int, int], *, key: str, c
 
     `shape` is (height, width, channels) of the pictures; BatchNorm is folded into the convolutions by the export.
     """
-    import onnxruntime
+    from headstart.features.graph import export, open_session
 
-    folder, _ = context.store.get_or("graphs-v1", key, lambda folder: _export(network, shape, folder))
-    parity = json.loads((folder / "parity.json").read_text())
-    if not parity["relative_difference"] <= TOLERANCE:
-        fault = parity.get("fault") or f"differs from torch by {parity['relative_difference']:.1e}"
-        warnings.warn(f"onnxruntime {fault} on this network: torch runs it", stacklevel=2)
+    def make(folder: Path) -> None:
+        difference = export(network, shape, folder / "graph.onnx")
+        (folder / "parity.json").write_text(json.dumps({"relative_difference": difference}))
+
+    folder, _ = context.store.get_or("graphs-v1", key, make)
+    difference = json.loads((folder / "parity.json").read_text())["relative_difference"]
+    if not difference <= TOLERANCE:
+        warnings.warn(
+            f"onnxruntime differs from torch by {difference:.1e} on this network: torch runs it", stacklevel=2
+        )
         return torch_runtime(network, context)
-    options = onnxruntime.SessionOptions()
-    # Each of our threads runs its own batches: no thread pool below, none of its spinning.
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(folder / "graph.onnx", options, providers=["CPUExecutionProvider"])
+    session = open_session(folder / "graph.onnx")
 
     def run(pictures: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(None, {"pictures": np.ascontiguousarray(pictures)})[0])
+        # One by one: no slower on a CPU, as activations stay in its cache, and no item depends on its neighbours.
+        rows = np.ascontiguousarray(pictures)
+        found = [np.asarray(session.run(None, {"pictures": rows[i : i + 1]})[0]) for i in range(len(rows))]
+        return np.concatenate(found)
 
-    return _never_alone(run)
+    return run
 
 
 def _never_alone(run: Run) -> Run:
-    """Run a single picture beside its own copy: alone it takes other sums and gets other last bits than in a batch."""
+    """Run a lone picture together with itself: torch has other kernels, with other roundings, for a batch of one."""
 
-    def padded(pictures: np.ndarray) -> np.ndarray:
-        return run(pictures) if len(pictures) > 1 else run(np.repeat(pictures, 2, axis=0))[:1]
+    def paired(pictures: np.ndarray) -> np.ndarray:
+        return run(pictures) if len(pictures) > 1 else run(np.repeat(pictures, 2, 0))[:1]
 
-    return padded
-
-
-def _export(network: nn.Module, shape: tuple[int, int, int], folder: Path) -> None:
-    """Write graph.onnx and how far its output is from torch's on random pictures."""
-    import onnxruntime
-
-    # The exporter puts the module back into the mode it had, with all of its children: eval from the outside.
-    module = _FromRows(network).eval()
-    generator = torch.Generator().manual_seed(0)
-    example = torch.randint(0, 256, (2, *shape), dtype=torch.uint8, generator=generator)
-    axes = {"pictures": {0: "n"}, "features": {0: "n"}}
-    with warnings.catch_warnings(), torch.inference_mode():
-        # The exporter through TorchScript is deprecated, but five times faster (docs/decisions/0003).
-        warnings.simplefilter("ignore")
-        # A failing export prints its graph; standard output belongs to the caller (`--json`).
-        torch._C._jit_set_onnx_log_output_stream("stderr")
-        try:
-            torch.onnx.export(
-                module, (example,), str(folder / "graph.onnx"), dynamo=False,
-                input_names=["pictures"], output_names=["features"], dynamic_axes=axes,
-            )  # fmt: skip
-        except torch.onnx.OnnxExporterError as error:
-            # An operator that ONNX has not (VGG's adaptive pooling of small pictures, for one).
-            fault = f"cannot be had ({str(error).splitlines()[0][:120]})"
-            parity = {"relative_difference": math.inf, "fault": fault}
-            (folder / "parity.json").write_text(json.dumps(parity))
-            return
-        expected = module(example).numpy()
-    session = onnxruntime.InferenceSession(folder / "graph.onnx", providers=["CPUExecutionProvider"])
-    given = np.asarray(session.run(None, {"pictures": example.numpy()})[0])
-    difference = float(np.abs(given - expected).max() / max(float(np.abs(expected).max()), 1e-12))
-    (folder / "parity.json").write_text(json.dumps({"relative_difference": difference}))
+    return paired
