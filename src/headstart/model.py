@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +69,8 @@ class Model:
     def predict(
         self, dataset: Dataset, context: Context, *, abstain: float | None = None
     ) -> list[LabelPrediction]:
-        """Predict every readable item; with `abstain`, leave labels open so that at most this share is wrong.
+        """Predict every readable item and warn of the others; with `abstain`, leave labels open so that at most this
+        share is wrong.
 
         DataError where nothing could be read, or where too few held-out items stand behind the promise.
         """
@@ -78,6 +80,8 @@ class Model:
             raise DataError(
                 f"no item can be read ({reasons})", expected="readable pictures", fix="check the paths"
             )
+        for index, reason in encoded.failures.items():
+            warnings.warn(f"left out {dataset[index].id}: {reason}", stacklevel=2)
         probabilities = self.probabilities(self.logits_of(encoded, self.head.form))
         least = self.threshold(abstain) if abstain is not None else 0.0
         rows = self.task.decode(

@@ -32,7 +32,6 @@ from headstart.model import Model, open_encoder
 from headstart.result import Candidate, Cost, Predicted, Result
 from headstart.train.runtime import Context
 
-
 POOLED_TOO = 600
 """With more training items, several depths beat the final features alone, so these do not race."""
 

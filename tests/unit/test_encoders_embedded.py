@@ -74,8 +74,9 @@ def test_its_licence_and_contract_are_those_of_the_original() -> None:
 )
 def test_it_knows_a_palace_and_a_daisy(name: str, expected: int, low: float, high: float) -> None:
     """Through the original classifier: wrong statistics, padding, channel order or names would not get this far."""
+    network = encoder()
     with torch.inference_mode():
-        features = encoder()(encoder().collate([load_sample_image(name)]), "pooled").value
+        features = network(network.collate([load_sample_image(name)]), "pooled").value
         logits = torch.nn.functional.linear(
             features, state()["classifier.weight"], state()["classifier.bias"]
         )
@@ -86,8 +87,8 @@ def test_it_knows_a_palace_and_a_daisy(name: str, expected: int, low: float, hig
 
 def test_a_wrong_channel_order_would_be_noticed() -> None:
     swapped = efficientnet_lite0(Pretrained(order="bgr"))
-    picture = load_sample_image("flower.jpg")
+    network, picture = encoder(), load_sample_image("flower.jpg")
     with torch.inference_mode():
-        ours = encoder()(encoder().collate([picture]), "pooled").value
+        ours = network(network.collate([picture]), "pooled").value
         other = swapped(swapped.collate([picture]), "pooled").value
     assert not torch.allclose(ours, other, rtol=1e-2, atol=1e-2)

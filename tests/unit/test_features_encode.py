@@ -40,10 +40,10 @@ def encoded(data: TableDataset, root: Path, *, view: int = 0, threads: int = 1, 
 
 
 def test_features_are_those_of_the_network(tmp_path: Path) -> None:
-    data = dataset()
+    data, network = dataset(), encoder()
     found = encoded(data, tmp_path)
     with torch.inference_mode():
-        expected = encoder()(encoder().collate(data.inputs), "depths").value.numpy()
+        expected = network(network.collate(data.inputs), "depths").value.numpy()
     assert found.indices == tuple(range(12))
     assert found.features.dtype == np.float32
     assert np.abs(found.features - expected).max() <= 1e-4 * np.abs(expected).max()

@@ -38,6 +38,8 @@ def export(network: nn.Module, shape: tuple[int, int, int], path: Path) -> float
     with warnings.catch_warnings(), torch.inference_mode():
         # The exporter through TorchScript is deprecated, but five times faster (docs/decisions/0003).
         warnings.simplefilter("ignore")
+        # A failing export prints its graph; standard output belongs to the caller (`--json`).
+        torch._C._jit_set_onnx_log_output_stream("stderr")
         torch.onnx.export(
             module, (example,), str(path), dynamo=False, input_names=["pictures"], output_names=["features"],
             dynamic_axes={"pictures": {0: "n"}, "features": {0: "n"}},
