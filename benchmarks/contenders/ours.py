@@ -24,10 +24,7 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
     timeline = Timeline()
     with watch.lap("fit"):
         result = _fit(job, Path(job.table), machine, folder / "model", timeline)
-    # The network is opened for the plan and again for the run; like imports and export, that is shown apart.
-    opened = 2 * result.cost.by_stage["open"]
-    watch.laps["open"] = Seconds(opened, opened)
-    watch.laps["train"] = timeline.saved - watch.laps["open"]
+    watch.laps["train"] = timeline.saved
     if job.options.get("again"):
         with watch.lap("again"):
             _fit(job, Path(job.table), machine, folder / "again", Timeline())

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from headstart.core.errors import DataError, PlanError
+from headstart.core.errors import DataError, PlanError, TrainingError
 from headstart.core.plan import Plan
 from headstart.core.protocols import Encoder
 from headstart.core.registry import resolve
 from headstart.core.settings import Extract, FineTune
-from headstart.core.types import Audit, Form, SplitName
+from headstart.core.types import Audit, Finding, Form, SplitName
 from headstart.data import TableDataset
 from headstart.data.audit import Outcome, audit
 from headstart.data.splits import split
-from headstart.evaluation import evaluate, fit_temperature
+from headstart.evaluation import evaluate, fit_temperature, likely_wrong
 from headstart.features.encode import Encoded, encode
 from headstart.methods.extract import extract
 from headstart.methods.finetune import finetune
@@ -139,7 +139,8 @@ def execute(plan: Plan, dataset: TableDataset, context: Context, *, strict: bool
     course = Course()
     if tuning is None or plan.start is not None:
         with ledger.stage("heads"):
-            course = Course(_extract(model, material, extraction, form, context, ledger))
+            race, suspects = _extract(model, material, extraction, form, context, ledger)
+            course, material = Course(race), _with_suspects(material, suspects)
     if tuning is not None:
         with ledger.stage("finetune"):
             course = _finetune(model, material, tuning, course.race, form, context)
@@ -220,8 +221,8 @@ def _clusters(groups: Sequence[str], ties: Sequence[tuple[int, int]]) -> list[st
 
 def _extract(
     model: Model, material: Material, settings: Extract, form: Form, context: Context, ledger: Ledger
-) -> tuple[Candidate, ...]:
-    """Race heads; leave the best in the model, calibrated on its held-out logits."""
+) -> tuple[tuple[Candidate, ...], list[int]]:
+    """Race heads and leave the best in the model, calibrated; return the race and the items with suspect labels."""
     rows = material.rows("train", "validation") if settings.use_validation else material.rows("train")
     views = [material.features(rows)]
     part = material.dataset.subset(rows)
@@ -241,16 +242,32 @@ def _extract(
         num_classes=len(model.task.labels), settings=settings, context=context,
     )  # fmt: skip
     model.head = done.head.eval()
-    _calibrate(model, done.held_out_logits, targets)
-    return done.race
+    _calibrate(model, done.held_out_logits, targets[done.held_out])
+    wrong = likely_wrong(model.probabilities(done.held_out_logits), targets[done.held_out])
+    return done.race, [rows[index] for index in done.held_out[wrong]]
+
+
+def _with_suspects(material: Material, suspects: Sequence[int]) -> Material:
+    """Add the items whose labels are likely wrong to the audit."""
+    if not suspects:
+        return material
+    finding = Finding(
+        "label-suspect",
+        "info",
+        f"{len(suspects)} of the training labels are likely wrong: a model that had not seen these items is surer of "
+        "another class",
+        "kept as they are; look at them, the surest first",
+        tuple(material.dataset.ids[row] for row in suspects),
+    )
+    return replace(material, audit=replace(material.audit, findings=(*material.audit.findings, finding)))
 
 
 def _calibrate(model: Model, logits: np.ndarray, targets: np.ndarray) -> None:
-    """Fit the temperature on held-out logits and keep them for abstaining."""
-    model.temperature = fit_temperature(logits, targets[: len(logits)])
+    """Fit the temperature on held-out logits [n, C] and keep them, with their targets [n], for abstaining."""
+    model.temperature = fit_temperature(logits, targets)
     model.calibration = {
         "logits": torch.from_numpy(np.ascontiguousarray(logits, dtype=np.float32)),
-        "targets": torch.from_numpy(targets[: len(logits)]),
+        "targets": torch.from_numpy(targets),
     }
 
 
@@ -274,21 +291,30 @@ def _finetune(
     )
     extracted_logits = model.logits_of(features, form) if race else None
     model.head = _starting_head(model, material, context) if race else _new_head(model)
-    done = finetune(model, training=training, validation=validation, settings=settings, context=context)
-    model.head = model.head.cpu().eval()
-    logits = model.logits_of(model.encode(validation, context), model.head.form)
-    seconds = sum(row["seconds"] for row in done.history)
-    rows = [_contender("fine-tuned", model.task.score(logits, names), len(names), seconds)]
+    rows: list[Candidate] = []
+    logits, history, notes = extracted_logits, (), ()
+    try:
+        done = finetune(model, training=training, validation=validation, settings=settings, context=context)
+    except TrainingError as error:
+        if not race:
+            raise
+        notes = (f"fine-tuning was given up, the extracted head is kept: {error.given}; {error.fix}",)
+    else:
+        model.head = model.head.cpu().eval()
+        logits = model.logits_of(model.encode(validation, context), model.head.form)
+        history, notes = done.history, done.notes
+        seconds = sum(row["seconds"] for row in history)
+        rows = [_contender("fine-tuned", model.task.score(logits, names), len(names), seconds)]
     if extracted_logits is not None:
         name = next(candidate.name for candidate in race if candidate.chosen)
         rows.append(_contender(name, model.task.score(extracted_logits, names), len(names), 0.0))
-        if (rows[1].score, -rows[1].log_loss) > (rows[0].score, -rows[0].log_loss):
-            model.head, logits = extracted, extracted_logits
-            model.encoder.module.load_state_dict(before)
     best = max(rows, key=lambda row: (row.score, -row.log_loss))
+    if extracted_logits is not None and best is rows[-1]:
+        model.head, logits = extracted, extracted_logits
+        model.encoder.module.load_state_dict(before)
+    assert logits is not None, "either was trained"
     _calibrate(model, logits, material.targets[held_out])
-    contenders = tuple(replace(row, chosen=row is best) for row in rows)
-    return Course(contenders, done.history, tuple(done.notes))
+    return Course(tuple(replace(row, chosen=row is best) for row in rows), tuple(history), tuple(notes))
 
 
 def _starting_head(model: Model, material: Material, context: Context) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,9 +172,7 @@ def _refuse_foreign(target: Path) -> None:
         )
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        probe = target.parent / f".tmp-{target.name}"
-        probe.mkdir(exist_ok=True)
-        probe.rmdir()
+        Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent)).rmdir()
 
 
 def _publish(folder: Path, target: Path) -> None:
@@ -185,15 +184,17 @@ def _publish(folder: Path, target: Path) -> None:
         and not fault_of(target)
     ):
         return
-    staged = target.with_name(f".tmp-publish-{target.name}")
     with explained(target):
-        if staged.exists():
-            shutil.rmtree(staged)
-        shutil.copytree(folder, staged)
-        seal(staged)
-        if target.exists() and not any(target.iterdir()):
-            target.rmdir()
-        replace_folder(staged, target)
+        staged = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+        try:
+            shutil.copytree(folder, staged, dirs_exist_ok=True)
+            staged.chmod(folder.stat().st_mode)
+            seal(staged)
+            if target.exists() and not any(target.iterdir()):
+                target.rmdir()
+            replace_folder(staged, target)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
 
 def _name(plan: Plan) -> str:

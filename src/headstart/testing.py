@@ -106,7 +106,7 @@ def _check_hash(encoder: Encoder) -> None:
     tensor = next(encoder.module.parameters())
     kept = tensor.detach().clone()
     with torch.no_grad():
-        tensor.view(-1)[0] += 1
+        tensor[(0,) * tensor.dim()] += 1
     assert encoder.spec.weights_sha256 != before, "the weights moved, their hash did not"
     with torch.no_grad():
         tensor.copy_(kept)

@@ -142,7 +142,7 @@ def test_fit_prints_the_audit_the_receipt_the_gain_and_where_the_report_is(api: 
         "          error: 1 file cannot be read; left out (cat/9.jpg)",
         "          warning: 5 small classes (a, b, c and 2 more)",
         "transfer  1/1 tensors (100.0% of the numbers) from w.safetensors",
-        "chosen    ridge, depths, the best of 2 by cross-validation: 0.900 ± 0.015",
+        "chosen    ridge, depths, the best of 2 on items not seen: 0.900 ± 0.015",
         f"accuracy  {evaluation().score('accuracy')}",
         f"baseline  {evaluation(0.5).score('accuracy')}, from scratch",
         "gain      +0.500 [+0.300, +0.700]",

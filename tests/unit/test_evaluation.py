@@ -16,6 +16,7 @@ from headstart.evaluation import (
     conformal_threshold,
     evaluate,
     fit_temperature,
+    likely_wrong,
     paired_difference,
     softmax,
     wilson,
@@ -269,3 +270,14 @@ def test_abstention_edges() -> None:
 def test_import_brings_no_torch() -> None:
     code = "import sys, headstart.evaluation; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_likely_wrong_labels_are_those_that_a_model_is_surer_of_elsewhere():
+    probabilities = np.full((100, 2), 0.1)
+    targets = np.arange(100) % 2
+    probabilities[np.arange(100), targets] = 0.9
+    given = targets.copy()
+    given[[4, 11]] = 1 - given[[4, 11]]
+    probabilities[4] = [0.99, 0.01]
+    assert likely_wrong(probabilities, given).tolist() == [4, 11]
+    assert likely_wrong(probabilities, targets).size == 0

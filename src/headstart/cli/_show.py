@@ -85,7 +85,7 @@ def _race_lines(result: Result) -> list[tuple[str, str]]:
     return [
         (
             "chosen",
-            f"{winner.name}, the best of {len(result.race)} by cross-validation: "
+            f"{winner.name}, the best of {len(result.race)} on items not seen: "
             f"{winner.score:.3f} ± {winner.standard_error:.3f}",
         )
         for winner in result.race

@@ -11,6 +11,7 @@ from headstart.evaluation.scores import (
     evaluate,
     paired_difference,
 )
+from headstart.evaluation.suspects import likely_wrong
 
 __all__ = [
     "BINS",
@@ -24,6 +25,7 @@ __all__ = [
     "conformal_threshold",
     "evaluate",
     "fit_temperature",
+    "likely_wrong",
     "paired_difference",
     "softmax",
     "wilson",

@@ -39,10 +39,11 @@ MAX_REMEMBERED = 20_000
 
 @dataclass(frozen=True)
 class Extracted:
-    """The race, the head that won it, and its logits for items it had not seen [n, C] (for calibration)."""
+    """The race, the head that won it, and its logits [n, C] for the items `held_out` [n], not seen at that time."""
 
     head: nn.Module
     race: tuple[Candidate, ...]
+    held_out: np.ndarray
     held_out_logits: np.ndarray
 
 
@@ -82,7 +83,7 @@ def extract(
     complete = len(raced) == len(targets)
     head = variant.fit() if complete else _refit(variant, features[form], targets, folds, num_classes, form)
     race = tuple(replace(entry.candidate, chosen=entry is best) for entry in entries)
-    return Extracted(head, race, variant.logits.numpy())
+    return Extracted(head, race, raced, variant.logits.numpy())
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,10 @@ from headstart.core.types import Form
 NEGLIGIBLE = 1e-3
 """Axes with less than this share of the largest variance are left out: any useful penalty shrinks them to nothing."""
 
+LEAST_DEVIATION = 0.5
+"""Columns that vary less than this share of the median are not stretched further: nearly dead features carry little,
+and a head that magnifies them makes fine-tuning explode."""
+
 
 @dataclass(frozen=True)
 class Space:
@@ -34,10 +38,9 @@ class Space:
 
 
 def principal_space(features: Tensor, form: Form) -> Space:
-    """Standardise features [n, D] and rotate them into their principal axes; constant columns get scale 0."""
+    """Standardise features [n, D] and rotate them into their principal axes."""
     mean, deviation = features.mean(0), features.std(0, correction=0)
-    alive = deviation > 1e-6 * deviation.max().clamp(min=1e-12)
-    scale = torch.where(alive, 1 / deviation.clamp(min=1e-12), torch.zeros_like(deviation))
+    scale = 1 / deviation.clamp(min=LEAST_DEVIATION * float(deviation.median()) + 1e-12)
     standard = (features - mean) * scale
     n = len(standard)
     if n <= standard.shape[1]:
