@@ -304,7 +304,8 @@ def _finetune(
         logits = model.logits_of(model.encode(validation, context), model.head.form)
         history, notes = done.history, done.notes
         seconds = sum(row["seconds"] for row in history)
-        rows = [_contender("fine-tuned", model.task.score(logits, names), len(names), seconds)]
+        title = "fine-tuned" if done.kept == "finetuned" else "linear head that fine-tuning began from"
+        rows = [_contender(title, model.task.score(logits, names), len(names), seconds)]
     if extracted_logits is not None:
         name = next(candidate.name for candidate in race if candidate.chosen)
         rows.append(_contender(name, model.task.score(extracted_logits, names), len(names), 0.0))

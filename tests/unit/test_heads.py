@@ -13,7 +13,7 @@ from headstart.heads import LinearHead, NeighboursHead, vote
 from headstart.methods.heads import knn, logistic, prototype, ridge
 from headstart.methods.heads.folds import assign_folds
 from headstart.methods.heads.rows import Rows
-from headstart.methods.heads.space import principal_space
+from headstart.methods.heads.space import LEAST_DEVIATION, principal_space
 
 CLASSES = 3
 
@@ -44,8 +44,10 @@ def rows(count: int = 90, width: int = 8, *, views: int = 1, folds: int = 5) -> 
 
 
 def standardised(features: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Return features on the scale of the training features."""
-    return (features - like.mean(0)) / like.std(0)
+    """Return features on the scale of the training features; columns that vary little are not stretched further."""
+    deviation = like.std(0)
+    least = LEAST_DEVIATION * np.sort(deviation)[(len(deviation) - 1) // 2]
+    return (features - like.mean(0)) / np.maximum(deviation, least)
 
 
 # -- the space ------------------------------------------------------------------------------------------------
@@ -66,10 +68,18 @@ def test_a_constant_column_is_left_out_without_a_division_by_zero() -> None:
     features, _ = data()
     features[:, 2] = 7
     space = principal_space(torch.from_numpy(features), "pooled")
-    assert float(space.scale[2]) == 0
+    assert torch.isfinite(space.scale).all()
     assert torch.isfinite(space.points).all()
     _, _, weight = space.spread(torch.ones(space.points.shape[1], CLASSES))
     assert torch.allclose(weight[:, 2], torch.zeros(CLASSES), atol=1e-5)
+
+
+def test_a_nearly_dead_column_is_not_magnified() -> None:
+    features, _ = data()
+    features[:, 2] = 7 + 1e-4 * features[:, 2]
+    space = principal_space(torch.from_numpy(features), "pooled")
+    usual = float(np.sort(1 / features.std(0))[4])
+    assert float(space.scale.max()) <= 1.01 * usual / LEAST_DEVIATION
 
 
 # -- logistic -------------------------------------------------------------------------------------------------
