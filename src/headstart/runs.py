@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import tempfile
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,7 @@ def _refuse_foreign(target: Path) -> None:
         )
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent)).rmdir()
+        _staging(target).rmdir()
 
 
 def _publish(folder: Path, target: Path) -> None:
@@ -185,16 +186,22 @@ def _publish(folder: Path, target: Path) -> None:
     ):
         return
     with explained(target):
-        staged = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+        staged = _staging(target)
         try:
             shutil.copytree(folder, staged, dirs_exist_ok=True)
-            staged.chmod(folder.stat().st_mode)
             seal(staged)
             if target.exists() and not any(target.iterdir()):
                 target.rmdir()
             replace_folder(staged, target)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+
+
+def _staging(target: Path) -> Path:
+    """Make an empty folder of this run's own beside `target`."""
+    folder = target.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    folder.mkdir()
+    return folder
 
 
 def _name(plan: Plan) -> str:

@@ -16,8 +16,8 @@ from torch import Tensor
 from headstart.heads import LinearHead
 from headstart.methods.heads.rows import Rows, Variant
 
-PENALTIES = (1e-3, 6e-3, 3e-2, 1.5e-1, 6e-1)
-RACE_STEPS, MAX_STEPS = 60, 400
+PENALTIES = (6e-3, 3e-2, 1.5e-1, 6e-1)
+RACE_STEPS, MAX_STEPS = 40, 400
 """Steps while racing, where order is all that matters, and for the head that is kept."""
 TOLERANCE = 1e-3
 """Stop when no problem's preconditioned step moves its weights by more than this share."""
