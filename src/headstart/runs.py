@@ -33,7 +33,7 @@ BUCKET = "models-v1"
 RESULT, TEST = "result.json", "test.safetensors"
 SCRATCH_SIZE, SCRATCH_RATE, SCRATCH_BATCH = 64, 3e-3, 32
 """A network without pretraining gains little from large pictures and nothing from low rates."""
-SCRATCH_ITEMS, SCRATCH_EPOCHS = 3_000, (5, 30)
+SCRATCH_ITEMS, SCRATCH_EPOCHS = 4_000, (10, 30)
 """The from-scratch baseline sees about this many training pictures, in at least and at most so many epochs."""
 
 
