@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from headstart.core.errors import DataError, PlanError, nearest
+from headstart.core.errors import PlanError, nearest
 from headstart.core.machine import Machine, read_machine
 from headstart.core.plan import Plan
 from headstart.core.settings import Extract, FineTune, Pretrained, Settings, Source, Split, parse
@@ -141,7 +141,7 @@ def audit(
 ) -> Audit:
     """Look for unreadable items, duplicates, leaks between splits, small classes and more; train nothing."""
     from headstart.data.audit import audit as audited
-    from headstart.data.audit import inspect
+    from headstart.data.audit import inspect, refuse_grave
 
     given = _sections(settings or {})
     source = parse(Source, {"uri": _uri(data), **given.pop("data", {})}, what="--set data.*")
@@ -150,13 +150,8 @@ def audit(
     facts, failures = inspect(dataset, settings=source, threads=(machine or read_machine()).threads)
     progress(Event("audit", len(dataset), len(dataset)))
     found = audited(dataset, facts, failures, settings=source).audit
-    grave = [finding.message for finding in found.findings if finding.severity != "info"]
-    if strict and grave:
-        raise DataError(
-            "the audit found: " + "; ".join(grave),
-            expected="data without findings (--strict)",
-            fix="mend the data",
-        )
+    if strict:
+        refuse_grave(found)
     return found
 
 

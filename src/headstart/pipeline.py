@@ -22,7 +22,7 @@ from headstart.core.registry import resolve
 from headstart.core.settings import Extract, FineTune
 from headstart.core.types import Audit, Finding, Form, SplitName
 from headstart.data import TableDataset
-from headstart.data.audit import Outcome, audit
+from headstart.data.audit import Outcome, audit, refuse_grave
 from headstart.data.splits import split
 from headstart.evaluation import evaluate, fit_temperature, likely_wrong
 from headstart.features.encode import Encoded, encode
@@ -181,13 +181,8 @@ def _refuse_findings(found: Audit, *, strict: bool) -> None:
             expected="every group (patient, speaker, scene) in one split",
             fix="mend the splits, or let headstart split by group: --set split.respect=false",
         )
-    grave = [finding for finding in found.findings if finding.severity != "info"]
-    if strict and grave:
-        raise DataError(
-            "the audit found: " + "; ".join(finding.message for finding in grave),
-            expected="data without findings (--strict)",
-            fix="mend the data, or leave --strict out to go on with what is sound",
-        )
+    if strict:
+        refuse_grave(found)
 
 
 def _material(plan: Plan, dataset: TableDataset, whole: Encoded, found: Outcome) -> Material:

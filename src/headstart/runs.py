@@ -12,11 +12,12 @@ from typing import Any
 
 from safetensors.numpy import load_file, save_file
 
-from headstart.core.errors import DataError, StoreError
+from headstart.core.errors import StoreError
 from headstart.core.hashing import digest, plain
 from headstart.core.plan import Plan
 from headstart.core.settings import FineTune
 from headstart.data import TableDataset
+from headstart.data.audit import refuse_grave
 from headstart.evaluation import paired_difference
 from headstart.model import FACTS, Model, load_model
 from headstart.pipeline import execute
@@ -54,7 +55,8 @@ def finished(
         if baseline:
             folder = _beside_scratch(plan, dataset, inner, folder)
         result = _read(folder, dataset)
-        _refuse_strict(result, strict=strict)
+        if strict:  # A stored result is judged as a fresh one.
+            refuse_grave(result.audit)
         _publish(folder, target)
     return replace(result, folder=target)
 
@@ -150,17 +152,6 @@ def _read(folder: Path, dataset: TableDataset) -> Result:
     return replace(
         result, predictions=tuple(replace(item, path=paths.get(item.id)) for item in result.predictions)
     )
-
-
-def _refuse_strict(result: Result, *, strict: bool) -> None:
-    """Refuse a stored result whose audit has findings, as a fresh run would."""
-    grave = [finding.message for finding in result.audit.findings if finding.severity != "info"]
-    if strict and grave:
-        raise DataError(
-            "the audit found: " + "; ".join(grave),
-            expected="data without findings (--strict)",
-            fix="mend the data, or leave --strict out to go on with what is sound",
-        )
 
 
 def _refuse_foreign(target: Path) -> None:

@@ -98,6 +98,17 @@ def audit(
     return Outcome(Audit(len(dataset), len(keep), tuple(findings)), keep, _ties([*exact, *near], keep))
 
 
+def refuse_grave(found: Audit) -> None:
+    """Refuse data in which an audit found errors or warnings (`--strict`); DataError lists them."""
+    grave = [finding.message for finding in found.findings if finding.severity != "info"]
+    if grave:
+        raise DataError(
+            "the audit found: " + "; ".join(grave),
+            expected="data without findings (--strict)",
+            fix="mend the data, or leave --strict out to go on with what is sound",
+        )
+
+
 def _refuse_too_many(dataset: TableDataset, failures: Mapping[int, str], settings: Source) -> None:
     """Refuse data of which too much cannot be read, listing the first ten with their reasons."""
     allowed = max(1, int(settings.max_bad * len(dataset))) if settings.max_bad > 0 else 0
