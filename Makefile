@@ -64,7 +64,7 @@ bench-setup: ## add what the benchmarks compare against (fastai, lightning, tran
 lock: setup ## resolve pyproject.toml anew into both lock files
 	@$(UV) pip compile --quiet pyproject.toml --all-extras --universal --generate-hashes \
 		--no-emit-index-url --no-header --upgrade --output-file requirements-bench.lock
-	@$(UV) pip compile --quiet pyproject.toml --extra parquet --extra demo --extra dev --universal --generate-hashes \
+	@$(UV) pip compile --quiet pyproject.toml --extra parquet --extra text --extra demo --extra dev --universal --generate-hashes \
 		--no-emit-index-url --no-header --constraint requirements-bench.lock --output-file requirements.lock
 
 clean: ## remove what make made

@@ -46,9 +46,9 @@ class Timeline:
         """Note an epoch, and when the model is saved and only the report is left."""
         if event.stage == "report":
             self.saved = now() - self.start
-        if "validation_accuracy" in event.values:
+        if "validation_quality" in event.values:
             spent = now() - self.start
-            accuracy = event.values["validation_accuracy"]
+            accuracy = event.values["validation_quality"]
             self.history.append({"validation_accuracy": accuracy, "cpu": spent.cpu, "wall": spent.wall})
 
 

@@ -5,99 +5,86 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
-
-import numpy as np
+from typing import Any, Literal
 
 from headstart.core.errors import PlanError, nearest
 from headstart.core.machine import Machine, read_machine
 from headstart.core.plan import Plan
-from headstart.core.settings import Extract, FineTune, Pretrained, Settings, Source, Split, parse
-from headstart.core.types import Audit, LabelPrediction
+from headstart.core.settings import Extract, FineTune, Source, parse
+from headstart.core.types import Audit, Prediction
 from headstart.data import TableDataset, from_arrays, open_dataset, require_classes
 from headstart.evaluation import Evaluation
-from headstart.evaluation import evaluate as evaluated
 from headstart.model import Model
-from headstart.recipes import Facts, propose
+from headstart.planning import Opened, proposed, sections
 from headstart.result import Result
 from headstart.store import Store
 from headstart.train.runtime import Context, Event, choose_device, ignore
 
-Data = str | Path | TableDataset | tuple[Sequence[np.ndarray], Sequence[str]]
-"""A folder, a table file, an opened dataset, or (images, labels) in memory."""
+Data = str | Path | TableDataset | tuple[Sequence[Any], Sequence[Any]]
+"""A folder, a table file, an opened dataset, or (pictures or texts, targets) in memory."""
 Progress = Callable[[Event], None]
 MethodName = Literal["auto", "extract", "finetune"]
+METHODS = ("auto", "extract", "finetune")
+Chosen = Extract | FineTune
 
 
 def fit(
     data: Data,
     *,
-    encoder: str = "efficientnet-lite0",
-    method: MethodName | Extract | FineTune = "auto",
+    encoder: str | None = None,
+    method: MethodName | Chosen = "auto",
     output: Path | None = None,
     settings: Mapping[str, Any] | None = None,
     baseline: bool = False,
     machine: Machine | None = None,
 ) -> Result:
-    """Fit a model to labelled pictures and return the result: audit, scores with intervals, model folder, report.
+    """Fit a model to labelled data and return the result: audit, scores with intervals, model folder, report.
 
     `settings` are dotted keys such as {"finetune.layer_decay": 0.65, "data.group_column": "patient"}; `baseline`
     also trains the network from scratch, to show what transfer gained. A second run comes from the store.
     Raises HeadstartError (DataError, PlanError, EncoderError, ...) that says what to do.
     """
-    dataset = _opened(data, Source()) if not isinstance(data, (str, Path)) else None
-    made = plan(dataset or data, encoder=encoder, method=method, settings=settings, machine=machine)
-    return run(made, dataset=dataset, output=output, baseline=baseline, machine=machine)
+    opened = open_plan(data, encoder=encoder, method=method, settings=settings, machine=machine)
+    return run(opened, output=output, baseline=baseline, machine=machine)
 
 
 def plan(
     data: Data,
     *,
-    encoder: str = "efficientnet-lite0",
-    method: MethodName | Extract | FineTune = "auto",
+    encoder: str | None = None,
+    method: MethodName | Chosen = "auto",
     settings: Mapping[str, Any] | None = None,
     machine: Machine | None = None,
 ) -> Plan:
     """Look at the data and return a fully resolved plan, without running it."""
-    from headstart.model import open_encoder
+    return open_plan(data, encoder=encoder, method=method, settings=settings, machine=machine).plan
 
-    machine = machine or read_machine()
-    given = _sections(settings or {})
+
+def open_plan(
+    data: Data,
+    *,
+    encoder: str | None = None,
+    method: MethodName | Chosen = "auto",
+    settings: Mapping[str, Any] | None = None,
+    machine: Machine | None = None,
+) -> Opened:
+    """Return a plan together with the data and the network that were opened to make it; `run` takes either."""
+    given = sections(settings or {})
     source = parse(Source, {"uri": _uri(data), **given.pop("data", {})}, what="--set data.*")
     dataset = _opened(data, source)
     require_classes(dataset)
-    chosen = parse(Pretrained, {"name": encoder, **given.pop("encoder", {})}, what="--set encoder.*")
-    opened = open_encoder(chosen)
-    labelled = sum(target is not None for target in dataset.targets)
-    has_gpu = choose_device(machine.device).type != "cpu"
-    facts = Facts(labelled, len(dataset.labels), has_gpu)
-    if isinstance(method, str) and method not in ("auto", "extract", "finetune"):
+    if isinstance(method, str) and method not in METHODS:
         raise PlanError(
-            f"unknown method '{method}'{nearest(method, ('auto', 'extract', 'finetune'))}",
-            expected="auto, extract or finetune",
+            f"unknown method '{method}'{nearest(method, METHODS)}",
+            expected=", ".join(METHODS),
             fix="correct the name",
         )
-    last, start = propose(facts, method if isinstance(method, str) else cast("MethodName", method.kind))
-    last = method if not isinstance(method, str) else last
-    changes = {name: given.pop(name, {}) for name in ("extract", "finetune")}
-    _refuse_unused(changes, {last.kind, start.kind if start else last.kind})
-    last, start = _changed(last, changes), _changed(start, changes)
-    if isinstance(last, FineTune) and not isinstance(method, FineTune) and last.train_last is None:
-        last = _cut_where_it_pays(last, "train_last" in changes["finetune"], dataset, opened, machine)
-    common: dict[str, Any] = {
-        "encoder": chosen.model_copy(update={"weights_sha256": opened.spec.weights_sha256}),
-        "data": source,
-        "split": parse(Split, given.pop("split", {}), what="--set split.*"),
-        "fingerprint": dataset.fingerprint,
-        "labels": dataset.labels,
-        **given,
-    }
-    first = parse(Plan, {**common, "method": start}, what="the plan") if start else None
-    return parse(Plan, {**common, "method": last, "start": first}, what="the plan")
+    context = _context(machine or read_machine(), 0, ignore)
+    return proposed(dataset, source, encoder=encoder, method=method, given=given, context=context)
 
 
 def run(
-    plan: Plan,
+    plan: Plan | Opened,
     *,
     dataset: TableDataset | None = None,
     output: Path | None = None,
@@ -108,20 +95,21 @@ def run(
 ) -> Result:
     """Run a plan, or fetch its result from the store, and put the model folder at `output`.
 
-    `dataset` is needed where the data are arrays in memory. With `strict`, findings of the audit are errors.
+    `dataset` is needed where the data are in memory. With `strict`, findings of the audit are errors.
     """
     from headstart.runs import finished
 
-    dataset = dataset or open_dataset(plan.data)
+    opened = plan if isinstance(plan, Opened) else Opened(plan, dataset or open_dataset(plan.data))
+    plan, dataset = opened.plan, opened.dataset
     if plan.fingerprint and plan.fingerprint != dataset.fingerprint:
         raise PlanError(
             f"the data at {plan.data.uri or 'hand'} are not those of the plan (fingerprint "
             f"{dataset.fingerprint[:12]} instead of {plan.fingerprint[:12]})",
-            expected="the same pictures, labels, groups and splits",
+            expected="the same items, labels, groups and splits",
             fix="make the plan anew with `headstart explain DATA --json`, or put the data back",
         )
     context = _context(machine or read_machine(), plan.seed, progress)
-    return finished(plan, dataset, context, output=output, baseline=baseline, strict=strict)
+    return finished(opened, context, output=output, baseline=baseline, strict=strict)
 
 
 def explain(plan: Plan, *, machine: Machine | None = None) -> str:
@@ -143,8 +131,7 @@ def audit(
     from headstart.data.audit import audit as audited
     from headstart.data.audit import inspect, refuse_grave
 
-    given = _sections(settings or {})
-    source = parse(Source, {"uri": _uri(data), **given.pop("data", {})}, what="--set data.*")
+    source = _source(data, settings)
     dataset = _opened(data, source)
     progress(Event("audit", 0, len(dataset)))
     facts, failures = inspect(dataset, settings=source, threads=(machine or read_machine()).threads)
@@ -164,13 +151,13 @@ def load(folder: str | Path) -> Model:
 
 def predict(
     model: Model | str | Path,
-    inputs: Sequence[str | Path | np.ndarray],
+    inputs: Sequence[Any],
     *,
     abstain: float | None = None,
     machine: Machine | None = None,
     progress: Progress = ignore,
-) -> list[LabelPrediction]:
-    """Predict files, folders of files or arrays; probabilities are calibrated, in the order of the inputs.
+) -> list[Prediction]:
+    """Predict files, folders of files, texts or arrays; probabilities are calibrated, in the order of the inputs.
 
     With `abstain`, at most this share of answers is wrong (split-conformal); the other labels are None. An unreadable
     file is warned about and left out.
@@ -178,9 +165,8 @@ def predict(
     from headstart.data.unlabelled import open_inputs
 
     loaded = model if isinstance(model, Model) else load(model)
-    return loaded.predict(
-        open_inputs(inputs), _context(machine or read_machine(), 0, progress), abstain=abstain
-    )
+    dataset = open_inputs(inputs, modality=loaded.encoder.spec.modality)
+    return loaded.predict(dataset, _context(machine or read_machine(), 0, progress), abstain=abstain)
 
 
 def evaluate(
@@ -193,17 +179,17 @@ def evaluate(
 ) -> Evaluation:
     """Score a model on every labelled item of some data, each metric with its interval."""
     loaded = model if isinstance(model, Model) else load(model)
-    given = _sections(settings or {})
-    source = parse(Source, {"uri": _uri(data), **given.pop("data", {})}, what="--set data.*")
+    source = _source(data, settings)
     dataset = _opened(data, source)
     labelled = dataset.subset([row for row, target in enumerate(dataset.targets) if target is not None])
     encoded = loaded.encode(labelled, _context(machine or read_machine(), 0, progress))
     part = labelled.subset(encoded.indices)
-    targets = loaded.task.collate(part.targets).numpy()
-    probabilities = loaded.probabilities(loaded.logits_of(encoded, loaded.head.form))
     domains = part.domains if any(part.domains) else None
     groups = [group or f"#{row}" for row, group in enumerate(part.groups)] if any(part.groups) else None
-    scored = evaluated(probabilities, targets, labels=loaded.task.labels, domains=domains, groups=groups)
+    outputs = loaded.logits_of(encoded, loaded.head.form)
+    scored = loaded.task.evaluate(
+        loaded.probabilities(outputs), part.targets, domains=domains, groups=groups, seed=0
+    )
     bad = len(encoded.failures)
     return replace(scored, notes=(*scored.notes, f"{bad} items could not be read")) if bad else scored
 
@@ -232,49 +218,7 @@ def _uri(data: Data) -> str:
     return str(data) if isinstance(data, (str, Path)) else ""
 
 
-def _sections(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn dotted keys into nested ones; a PlanError names an unknown section."""
-    known = {"data", "split", "encoder", "extract", "finetune", "seed", "task"}
-    nested: dict[str, Any] = {}
-    for name, value in settings.items():
-        section, _, key = name.partition(".")
-        if section not in known or bool(key) == (section in ("seed", "task")):
-            raise PlanError(
-                f"unknown setting '{name}'{nearest(section, known)}",
-                expected="data.*, split.*, encoder.*, extract.*, finetune.* or seed",
-                fix="`headstart explain --schema` lists every setting",
-            )
-        if key:
-            nested.setdefault(section, {})[key] = value
-        else:
-            nested[section] = value
-    return nested
-
-
-def _refuse_unused(changes: Mapping[str, Mapping[str, Any]], kinds: set[str]) -> None:
-    """Refuse settings of a method that the plan does not use."""
-    for kind, values in changes.items():
-        if values and kind not in kinds:
-            raise PlanError(
-                f"{', '.join(f'{kind}.{name}' for name in values)} set, but the plan has no {kind}",
-                expected=f"settings of {' and '.join(sorted(kinds))}",
-                fix=f"leave them out, or choose --method {kind}",
-            )
-
-
-def _changed(method: Any, changes: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Return a method with the settings given for its kind."""
-    if method is None or not changes[method.kind]:
-        return method
-    kind = cast("type[Settings]", type(method))
-    values = {**method.model_dump(), **changes[method.kind]}
-    return parse(kind, values, what=f"--set {method.kind}.*")
-
-
-def _cut_where_it_pays(
-    settings: FineTune, everything: bool, dataset: TableDataset, encoder: Any, machine: Machine
-) -> FineTune:
-    """Choose how many groups train and how many views are cached, by timing this network on this machine."""
-    from headstart.planning import choose_cut
-
-    return settings if everything else choose_cut(settings, dataset, encoder, _context(machine, 0, ignore))
+def _source(data: Data, settings: Mapping[str, Any] | None) -> Source:
+    """Return where data lie and how they are read."""
+    given = sections(settings or {}).get("data", {})
+    return parse(Source, {"uri": _uri(data), **given}, what="--set data.*")

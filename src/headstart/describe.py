@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from headstart.core.plan import Plan
 from headstart.core.settings import Extract, FineTune
 from headstart.data import open_dataset
 from headstart.features.runtime import choose_runtime
 from headstart.model import open_encoder
+from headstart.planning import TIMED_ITEMS, sample_values
 
 if TYPE_CHECKING:
     from headstart.core.protocols import Encoder
+    from headstart.data import TableDataset
     from headstart.train.runtime import Context
 
 DECODE_SECONDS = 0.002
@@ -27,12 +27,12 @@ HEADS_SECONDS = 3e-4
 
 def describe(plan: Plan, context: Context) -> str:
     """Say what each link of the plan does, on what data, and about how long it takes on this machine."""
-    count = len(open_dataset(plan.data)) if plan.data.uri else 0
-    encoder = open_encoder(plan.encoder, max_megapixels=plan.data.max_megapixels)
-    forward = _forward_seconds(encoder, context)
+    dataset = open_dataset(plan.data) if plan.data.uri else None
+    count = len(dataset) if dataset else 0
+    encoder = open_encoder(plan.encoder, limits=plan.data.limits)
+    forward = _forward_seconds(encoder, dataset, context) if dataset else 0.0
     lines = [
-        f"Data: {plan.data.uri or 'arrays in memory'}, {count} items, {len(plan.labels)} classes "
-        f"({', '.join(plan.labels[:6])}{', ...' if len(plan.labels) > 6 else ''}).",
+        f"Data: {plan.data.uri or 'in memory'}, {count} items{_labels(plan)}.",
         f"Network: {plan.encoder.name}, {encoder.receipt.summary()}.",
         f"Split: {1 - plan.split.test - plan.split.validation:.0%} train, {plan.split.validation:.0%} validation, "
         f"{plan.split.test:.0%} test, unless the data say otherwise; groups and duplicates stay together.",
@@ -49,6 +49,15 @@ def describe(plan: Plan, context: Context) -> str:
         f"Expected time here: about {_duration(total)} (a second run comes from the store in seconds)."
     )
     return "\n".join(lines)
+
+
+def _labels(plan: Plan) -> str:
+    """Say what the labels are."""
+    if not plan.labels:
+        return ", a number each"
+    more = ", ..." if len(plan.labels) > 6 else ""
+    noun = "tags" if plan.task == "tagging" else "labels" if plan.task == "multilabel" else "classes"
+    return f", {len(plan.labels)} {noun} ({', '.join(plan.labels[:6])}{more})"
 
 
 def _link(method: Extract | FineTune, count: int, forward: float, groups: int) -> tuple[str, float]:
@@ -73,15 +82,17 @@ def _link(method: Extract | FineTune, count: int, forward: float, groups: int) -
     return words, count * (once + method.epochs * each)
 
 
-def _forward_seconds(encoder: Encoder, context: Context) -> float:
-    """Time the frozen network on blank pictures; return wall-clock seconds an item with all threads busy."""
-    run = choose_runtime(encoder, "pooled", context)
-    blank = np.zeros((8, *encoder.spec.contract.size, encoder.spec.contract.channels), np.uint8)
-    run(blank)
+def _forward_seconds(encoder: Encoder, dataset: TableDataset, context: Context) -> float:
+    """Time the frozen network on a few items; return wall-clock seconds an item with all threads busy."""
+    values = sample_values(dataset, encoder, TIMED_ITEMS)
+    if not values:
+        return 0.0
+    run = choose_runtime(encoder, "pooled" if "pooled" in encoder.spec.width else "sequence", context)
+    run(values)
     started = time.perf_counter()
-    run(blank)
+    run(values)
     parallel = context.threads if context.device.type == "cpu" else 1
-    return (time.perf_counter() - started) / len(blank) / parallel
+    return (time.perf_counter() - started) / len(values) / parallel
 
 
 def _duration(seconds: float) -> str:

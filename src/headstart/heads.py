@@ -1,8 +1,8 @@
-"""Heads: from features to one number a class. Every one is a module of tensors, saved as safetensors."""
+"""Heads: from features to outputs (one a class, one a label, a number); modules of tensors, saved as safetensors."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from headstart.core.types import Form
 
 
 class LinearHead(nn.Module):
-    """Standardise chosen columns of the features, then a linear map: [N, D] to logits [N, C].
+    """Standardise the features, then a linear map: [..., D] to logits [..., C], of items or of words.
 
     Ridge, logistic and prototype heads all end in this form; fine-tuning trains `weight` and `bias`.
     """
@@ -23,7 +23,8 @@ class LinearHead(nn.Module):
     def __init__(self, width: int, num_classes: int, *, form: Form = "pooled", dropout: float = 0.0) -> None:
         """Make a head with a zero map over all `width` columns of a form."""
         super().__init__()
-        self.form, self.width, self.num_classes = form, width, num_classes
+        self.form: Form = form
+        self.width, self.num_classes = width, num_classes
         self.dropout = nn.Dropout(dropout)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
@@ -47,8 +48,41 @@ class LinearHead(nn.Module):
         return head
 
 
+class ValueHead(LinearHead):
+    """A linear head for a number: what the map gives is stretched by `spread` and shifted by `centre`.
+
+    So its weights, and the steps that train them, do not depend on the unit of the targets. [N, D] to [N, 1].
+    """
+
+    kind = "value"
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(
+        self, width: int, num_classes: int = 1, *, form: Form = "pooled", dropout: float = 0.0
+    ) -> None:
+        """Make a head that answers 0 in units of 1."""
+        super().__init__(width, num_classes, form=form, dropout=dropout)
+        self.register_buffer("centre", torch.zeros(num_classes))
+        self.register_buffer("spread", torch.ones(num_classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return numbers in the units of the targets."""
+        return super().forward(features) * self.spread + self.centre
+
+    @classmethod
+    def of(cls, linear: LinearHead, centre: Tensor, spread: Tensor) -> ValueHead:
+        """Make a head from a fitted one of standardised targets, and their mean and deviation [C]."""
+        head = cls(linear.width, linear.num_classes, form=linear.form)
+        head.load_state_dict({**linear.state_dict(), "centre": centre, "spread": spread})
+        return head
+
+
 class NeighboursHead(nn.Module):
-    """Vote of the nearest training items by cosine similarity, weighted by exp(similarity / temperature)."""
+    """Vote of the nearest training rows by cosine similarity, weighted by exp(similarity / temperature).
+
+    Rows are items or words. With `link` sigmoid each label is voted on by itself, with identity the answer is a mean.
+    """
 
     kind = "neighbours"
     mean: Tensor
@@ -65,29 +99,60 @@ class NeighboursHead(nn.Module):
         neighbours: int,
         temperature: float,
         form: Form = "pooled",
+        link: Literal["softmax", "sigmoid", "identity"] = "softmax",
     ) -> None:
         """Make room for `count` training items of `width` features."""
         super().__init__()
         self.form, self.width, self.num_classes = form, width, num_classes
         self.neighbours, self.temperature = neighbours, temperature
+        self.link: Literal["softmax", "sigmoid", "identity"] = link
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
         self.register_buffer("memory", torch.zeros(count, width))
-        self.register_buffer("targets", torch.zeros(count, dtype=torch.int64))
+        targets = (
+            torch.zeros(count, dtype=torch.int64) if link == "softmax" else torch.zeros(count, num_classes)
+        )
+        self.register_buffer("targets", targets)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return log-probabilities [N, C] of the smoothed vote."""
-        standard = nn.functional.normalize((features.float() - self.mean) * self.scale, dim=1)
-        return vote(
-            standard @ self.memory.T, self.targets, self.num_classes, self.neighbours, self.temperature
+        """Return log-probabilities [..., C] of the smoothed vote; logits of labels, or numbers."""
+        standard = nn.functional.normalize((features.float() - self.mean) * self.scale, dim=-1)
+        similarity = standard.flatten(0, -2) @ self.memory.T
+        found = answer(
+            similarity, self.targets, self.num_classes, self.neighbours, self.temperature, link=self.link
         )
+        return found.unflatten(0, features.shape[:-1])
 
     def arguments(self) -> dict[str, Any]:
         """Return what, besides its tensors, rebuilds this head."""
         return {
             "width": self.width, "num_classes": self.num_classes, "count": len(self.memory),
             "neighbours": self.neighbours, "temperature": self.temperature, "form": self.form,
+            "link": self.link,
         }  # fmt: skip
+
+
+def answer(
+    similarity: Tensor,
+    targets: Tensor,
+    num_classes: int,
+    neighbours: int,
+    temperature: float,
+    *,
+    link: Literal["softmax", "sigmoid", "identity"],
+) -> Tensor:
+    """Turn similarities [N, M] to rows with targets into a head's outputs [N, C], as their link wants them."""
+    if link == "softmax":
+        return vote(similarity, targets, num_classes, neighbours, temperature)
+    top, index = similarity.topk(min(neighbours, similarity.shape[1]), dim=1)
+    # Relative to the nearest, so that the weights of far neighbours do not vanish together.
+    weight = ((top - top[:, :1]) / temperature).exp()[:, :, None]
+    total, found = weight.sum(1), (weight * targets[index]).sum(1)
+    if link == "identity":
+        return found / total
+    # One more neighbour of mean weight that is of two minds.
+    extra = total / weight.shape[1]
+    return ((found + extra / 2) / (total + extra)).logit()
 
 
 def vote(

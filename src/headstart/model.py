@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from headstart.core.errors import DataError, ModelFolderError
+from headstart.core.errors import DataError, ModelFolderError, PlanError
 from headstart.core.hashing import plain
 from headstart.core.protocols import Dataset, Encoder, Task
 from headstart.core.registry import resolve
 from headstart.core.settings import Pretrained
-from headstart.core.types import LabelPrediction
-from headstart.evaluation import conformal_threshold, softmax
+from headstart.core.types import LIMITS, LabelPrediction, Limits, Prediction, ValuePrediction
+from headstart.evaluation import conformal_reach, conformal_threshold
 from headstart.features.encode import Encoded, encode
 from headstart.store import MANIFEST, fault_of
 from headstart.train.runtime import Context
@@ -28,6 +27,10 @@ from headstart.train.runtime import Context
 FORMAT = 1
 """Version of the model folder."""
 WEIGHTS, FACTS, CALIBRATION = "model.safetensors", "headstart.json", "calibration.safetensors"
+OWN_FILES = "encoder"
+"""Folder of the network's own files (tokenizer, configuration) inside the model folder."""
+INTERVAL_ERROR = 0.1
+"""A predicted number's interval misses the truth at most this often."""
 
 
 @dataclass
@@ -46,29 +49,31 @@ class Model:
         """Return logits [N, C] for a collated batch, with gradients where torch records them."""
         return self.head(self.encoder(inputs, self.head.form).value)
 
-    def logits_of(self, encoded: Encoded, form: str) -> np.ndarray:
-        """Return logits [n, C] for features that are at hand; `pooled` is the first block of `depths`."""
-        features = torch.from_numpy(encoded.features)
-        if form != self.head.form:
-            features = features[:, : self.encoder.spec.width["pooled"]]
+    def logits_of(self, encoded: Encoded, form: str) -> Any:
+        """Return the head's outputs for features that are at hand: [n, C], or a list of [L, C] for words.
+
+        Where the features are of the form `depths`, the head finds its own columns.
+        """
+        columns = self.encoder.spec.columns(self.head.form) if form != self.head.form else slice(None)
         self.head.eval()
         with torch.inference_mode():
-            # Row by row in fixed chunks: the same numbers whatever else is predicted beside an item.
-            return torch.cat([self.head(row) for row in features.split(1)]).numpy()
+            # Item by item: the same numbers whatever else is predicted beside it.
+            if isinstance(encoded.features, list):
+                return [self.head(torch.from_numpy(words)).numpy() for words in encoded.features]
+            rows = torch.from_numpy(encoded.features[:, columns]).split(1)
+            return torch.cat([self.head(row) for row in rows]).numpy()
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Return calibrated probabilities [N, C]."""
-        return softmax(logits, self.temperature)
+    def probabilities(self, logits: Any) -> Any:
+        """Return calibrated probabilities [N, C], or a list of [L, C] for words; for a number, the number [N]."""
+        return self.task.probabilities(logits, self.temperature)
 
-    def encode(self, dataset: Dataset, context: Context, *, max_megapixels: float = 64) -> Encoded:
+    def encode(self, dataset: Dataset, context: Context) -> Encoded:
         """Return the features that the head needs."""
-        return encode(
-            dataset, self.encoder, form=self.head.form, context=context, max_megapixels=max_megapixels
-        )
+        return encode(dataset, self.encoder, form=self.head.form, context=context)
 
     def predict(
         self, dataset: Dataset, context: Context, *, abstain: float | None = None
-    ) -> list[LabelPrediction]:
+    ) -> list[Prediction]:
         """Predict every readable item and warn of the others; with `abstain`, leave labels open so that at most this
         share is wrong.
 
@@ -78,21 +83,37 @@ class Model:
         if not encoded.indices:
             reasons = "; ".join(list(encoded.failures.values())[:3])
             raise DataError(
-                f"no item can be read ({reasons})", expected="readable pictures", fix="check the paths"
+                f"no item can be read ({reasons})",
+                expected=f"readable {resolve('modality', self.encoder.spec.modality).NOUN[1]}",
+                fix="check the paths",
             )
         for index, reason in encoded.failures.items():
             warnings.warn(f"left out {dataset[index].id}: {reason}", stacklevel=2)
-        probabilities = self.probabilities(self.logits_of(encoded, self.head.form))
         least = self.threshold(abstain) if abstain is not None else 0.0
-        rows = self.task.decode(
-            torch.from_numpy(probabilities), [dataset[index].id for index in encoded.indices]
-        )
-        return [row if row.probability >= least else _without_label(row) for row in rows]
+        probabilities = self.probabilities(self.logits_of(encoded, self.head.form))
+        rows = self.task.decode(probabilities, [dataset[index] for index in encoded.indices])
+        return [self._said(row, least) for row in rows]
 
     def threshold(self, error_rate: float) -> float:
         """Return the top probability below which to abstain, for at most this rate of wrong answers."""
+        if self.task.link != "softmax" or self.task.form == "sequence":
+            raise PlanError(
+                f"{self.task.name} was asked to abstain",
+                expected="a model that names one class an item",
+                fix="leave --abstain out",
+            )
         logits, targets = self.calibration["logits"].numpy(), self.calibration["targets"].numpy()
         return conformal_threshold(self.probabilities(logits), targets, error_rate=error_rate)
+
+    def _said(self, row: Prediction, least: float) -> Prediction:
+        """Return a prediction without its label where that is too unsure, a number with its interval."""
+        if isinstance(row, LabelPrediction) and row.probability < least:
+            return replace(row, label=None)
+        if isinstance(row, ValuePrediction):
+            logits, targets = self.calibration["logits"].numpy(), self.calibration["targets"].numpy()
+            reach = conformal_reach(logits.reshape(-1) - targets, error_rate=INTERVAL_ERROR)
+            return row if reach is None else replace(row, low=row.value - reach, high=row.value + reach)
+        return row
 
     def save(self, folder: Path, *, facts: Mapping[str, Any]) -> None:
         """Write weights, calibration and headstart.json into a folder; `facts` are kept beside (metrics, versions)."""
@@ -109,7 +130,7 @@ class Model:
         spec = self.encoder.spec
         values = {
             "format": FORMAT,
-            "task": {"name": "classification", "labels": list(self.task.labels)},
+            "task": {"name": self.task.name, "labels": list(self.task.labels)},
             "encoder": self.pretrained.model_dump(mode="json"),
             "input": plain(spec.contract),
             "modality": spec.modality,
@@ -119,6 +140,9 @@ class Model:
             "lineage": list(self.lineage),
             **facts,
         }
+        for name, content in self.encoder.files().items():
+            (folder / OWN_FILES).mkdir(exist_ok=True)
+            (folder / OWN_FILES / name).write_bytes(content)
         (folder / FACTS).write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
@@ -132,7 +156,8 @@ def load_model(folder: Path, *, encoder: Encoder | None = None) -> Model:
     pretrained = Pretrained.model_validate(facts["encoder"])
     weights = folder / WEIGHTS
     if encoder is None:
-        encoder = open_encoder(pretrained.model_copy(update={"weights": str(weights)}))
+        own = str(folder / OWN_FILES) if (folder / OWN_FILES).is_dir() else None
+        encoder = open_encoder(pretrained.model_copy(update={"weights": str(weights), "folder": own}))
     else:
         state = {
             n.removeprefix("encoder."): t for n, t in load_file(weights).items() if n.startswith("encoder.")
@@ -152,10 +177,10 @@ def load_model(folder: Path, *, encoder: Encoder | None = None) -> Model:
     )
 
 
-def open_encoder(settings: Pretrained, *, max_megapixels: float = 64) -> Encoder:
-    """Open a pretrained network by its name: `efficientnet-lite0`, `timm:resnet50.a1_in1k`, ..."""
+def open_encoder(settings: Pretrained, *, limits: Limits = LIMITS) -> Encoder:
+    """Open a pretrained network by its name: `efficientnet-lite0`, `timm:resnet50.a1_in1k`, `minilm`, ..."""
     source = settings.name.partition(":")[0]
-    return resolve("encoder", source)(settings, max_megapixels=max_megapixels)
+    return resolve("encoder", source)(settings, limits=limits)
 
 
 def _read_facts(folder: Path) -> Mapping[str, Any]:
@@ -181,8 +206,3 @@ def _read_facts(folder: Path) -> Mapping[str, Any]:
             fix="pip install --upgrade headstart",
         )
     return facts
-
-
-def _without_label(row: LabelPrediction) -> LabelPrediction:
-    """Return a prediction that abstains."""
-    return LabelPrediction(row.id, None, row.probability, row.probabilities)

@@ -1,35 +1,179 @@
-"""Decisions of a plan that rest on measuring this machine: where to cut a network that is fine-tuned."""
+"""How a plan is made: the recipe's proposal, the user's settings, and what measuring this machine decides."""
 
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
+import numpy as np
 
-from headstart.core.settings import FineTune
+from headstart.core.errors import DataError, PlanError, nearest
+from headstart.core.plan import Plan
+from headstart.core.settings import Extract, FineTune, Pretrained, Settings, Source, Split, parse
 from headstart.features.prefix import choose, measure
 from headstart.heads import LinearHead
+from headstart.model import open_encoder
+from headstart.recipes import Facts, propose
 
 if TYPE_CHECKING:
     from headstart.core.protocols import Encoder
     from headstart.data import TableDataset
     from headstart.train.runtime import Context
 
+DEFAULT_ENCODER = {"image": "efficientnet-lite0", "text": "minilm"}
+"""The embedded network of each modality."""
 DISK_SHARE = 0.1
 """Share of the free disk that cached activations may take."""
-TIMED_ITEMS = 8
+TIMED_ITEMS, TRIED_ITEMS = 8, 64
+KINDS = ("extract", "finetune")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A plan with its data open, and its network where that is open too, so that neither is opened twice."""
+
+    plan: Plan
+    dataset: TableDataset
+    encoder: Encoder | None = None
+
+
+def proposed(
+    dataset: TableDataset,
+    source: Source,
+    *,
+    encoder: str | None,
+    method: str | Extract | FineTune,
+    given: dict[str, Any],
+    context: Context,
+) -> Opened:
+    """Return the plan for a dataset; `given` are the user's settings by section, `method` may be fully set already."""
+    name = encoder or DEFAULT_ENCODER[dataset.modality]
+    chosen = parse(Pretrained, {"name": name, **given.pop("encoder", {})}, what="--set encoder.*")
+    chosen = _with_vocabulary(chosen, dataset, context)
+    opened = open_encoder(chosen, limits=source.limits)
+    _require_modality(opened, dataset)
+    labelled = sum(target is not None for target in dataset.targets)
+    has_gpu = context.device.type != "cpu"
+    facts = Facts(
+        labelled, len(dataset.labels), has_gpu, dataset.modality, dataset.task, chosen.weights != "random"
+    )
+    last, start = propose(facts, method if isinstance(method, str) else method.kind)
+    last = method if not isinstance(method, str) else last
+    changes = {kind: given.pop(kind, {}) for kind in KINDS}
+    _refuse_unused(changes, {last.kind, start.kind if start else last.kind})
+    last, start = _changed(last, changes), _changed(start, changes)
+    if isinstance(last, FineTune) and not isinstance(method, FineTune) and last.train_last is None:
+        last = last if "train_last" in changes["finetune"] else choose_cut(last, dataset, opened, context)
+    common: dict[str, Any] = {
+        "task": dataset.task,
+        "encoder": chosen.model_copy(update={"weights_sha256": opened.spec.weights_sha256}),
+        "data": source,
+        "split": parse(Split, given.pop("split", {}), what="--set split.*"),
+        "fingerprint": dataset.fingerprint,
+        "labels": dataset.labels,
+        **given,
+    }
+    first = parse(Plan, {**common, "method": start}, what="the plan") if start else None
+    return Opened(parse(Plan, {**common, "method": last, "start": first}, what="the plan"), dataset, opened)
+
+
+def sections(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn dotted keys into nested ones; a PlanError names an unknown section."""
+    known = {"data", "split", "encoder", *KINDS, "seed"}
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        section, _, key = name.partition(".")
+        if section not in known or bool(key) == (section == "seed"):
+            raise PlanError(
+                f"unknown setting '{name}'{nearest(section, known)}",
+                expected="data.*, split.*, encoder.*, extract.*, finetune.* or seed",
+                fix="`headstart explain --schema` lists every setting",
+            )
+        if key:
+            nested.setdefault(section, {})[key] = value
+        else:
+            nested[section] = value
+    return nested
 
 
 def choose_cut(settings: FineTune, dataset: TableDataset, encoder: Encoder, context: Context) -> FineTune:
     """Return the settings with `train_last` and `views` chosen by measured time and free disk."""
-    spec = encoder.spec
-    blank = torch.zeros(TIMED_ITEMS, spec.contract.channels, *spec.contract.size, dtype=torch.uint8)
-    head = LinearHead(spec.width["pooled"], max(2, len(dataset.labels)))
-    figures = measure(encoder, head, blank, form="pooled", context=context)
+    values = sample_values(dataset, encoder, TIMED_ITEMS)
+    if not values:
+        return settings
+    form = "sequence" if dataset.task == "tagging" else "pooled"
+    head = LinearHead(encoder.spec.width[form], max(2, len(dataset.labels)))
+    figures = measure(encoder, head, encoder.batch(values), form=form, context=context)
     free = shutil.disk_usage(context.store.root).free
     choice = choose(figures, items=len(dataset), epochs=settings.epochs, most_bytes=int(DISK_SHARE * free))
     if choice is None:
         return settings
     last = len(encoder.layer_groups()) - choice.depth
     return settings.model_copy(update={"train_last": last, "views": settings.views or choice.views})
+
+
+def sample_values(dataset: TableDataset, encoder: Encoder, count: int) -> list[np.ndarray]:
+    """Return up to `count` items, spread over the data, as the encoder prepares them; what is bad is left out."""
+    values: list[np.ndarray] = []
+    for index in np.unique(np.linspace(0, len(dataset) - 1, min(TRIED_ITEMS, len(dataset))).astype(int)):
+        try:
+            values.append(encoder.prepare(dataset[int(index)].input).value)
+        except DataError:
+            continue  # The run lists it among what cannot be read.
+        if len(values) == count:
+            break
+    return values
+
+
+def _with_vocabulary(chosen: Pretrained, dataset: TableDataset, context: Context) -> Pretrained:
+    """Return the settings of a recurrent network with the vocabulary that its untrained embedding needs."""
+    if not chosen.name.startswith("recurrent:") or chosen.weights != "random" or chosen.folder:
+        return chosen
+    from headstart.core.hashing import digest
+    from headstart.encoders.recurrent import vocabulary
+
+    # The words of all texts, whatever their split: a vocabulary knows nothing of targets.
+    texts = [
+        item if isinstance(item, str) else " ".join(item)
+        for item in dataset.inputs
+        if isinstance(item, (str, tuple))
+    ]
+    key = digest("vocabulary", dataset.fingerprint, chosen)
+
+    def write(folder: Any) -> None:
+        (folder / "tokenizer.json").write_bytes(vocabulary(texts, chosen))
+
+    folder, _ = context.store.get_or("vocabularies-v1", key, write)
+    return chosen.model_copy(update={"folder": str(folder)})
+
+
+def _require_modality(encoder: Encoder, dataset: TableDataset) -> None:
+    """Refuse a network for one kind of input on data of another."""
+    if encoder.spec.modality != dataset.modality:
+        raise PlanError(
+            f"{encoder.spec.name} is a network for {encoder.spec.modality}, the data are {dataset.modality}",
+            expected=f"a network for {dataset.modality}, such as {DEFAULT_ENCODER[dataset.modality]}",
+            fix="choose another --encoder, or say which column is meant (data.path_column, data.text_column)",
+        )
+
+
+def _refuse_unused(changes: Mapping[str, Mapping[str, Any]], kinds: set[str]) -> None:
+    """Refuse settings of a method that the plan does not use."""
+    for kind, values in changes.items():
+        if values and kind not in kinds:
+            raise PlanError(
+                f"{', '.join(f'{kind}.{name}' for name in values)} set, but the plan has no {kind}",
+                expected=f"settings of {' and '.join(sorted(kinds))}",
+                fix=f"leave them out, or choose --method {kind}",
+            )
+
+
+def _changed(method: Any, changes: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Return a method with the settings given for its kind."""
+    if method is None or not changes[method.kind]:
+        return method
+    kind = cast("type[Settings]", type(method))
+    values = {**method.model_dump(), **changes[method.kind]}
+    return parse(kind, values, what=f"--set {method.kind}.*")

@@ -50,13 +50,27 @@ class Cost:
 
 @dataclass(frozen=True)
 class Predicted:
-    """One test item: its class, what the model says, with which probability; `path` None for arrays in memory."""
+    """One test item: its truth and what the model says, in the same form; `path` None for what lay in no file.
+
+    Both are a class, a tuple of labels, a number, or a tuple of spans (first word, word behind the last, type,
+    probability). `probability` is that of the least sure part, 1 for a number.
+    """
 
     id: str
-    target: str
-    label: str
+    target: Any
+    label: Any
     probability: float
     path: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Turn lists, as JSON gives them, into tuples, so that what is read back is equal."""
+        object.__setattr__(self, "target", _as_tuples(self.target))
+        object.__setattr__(self, "label", _as_tuples(self.label))
+
+    @property
+    def is_right(self) -> bool:
+        """Tell whether the model says the truth: the class, every label, every span (never mind how sure it was)."""
+        return _without_probabilities(self.target) == _without_probabilities(self.label)
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,7 @@ class Result:
     predictions: tuple[Predicted, ...]
     baseline: Baseline | None = None
     notes: tuple[str, ...] = ()
+    modality: str = "image"
 
     def to_json(self) -> str:
         """Return everything but where things lie as JSON text."""
@@ -90,6 +105,7 @@ class Result:
             if self.baseline
             else None,
             "notes": list(self.notes),
+            "modality": self.modality,
         }
         return json.dumps(values, indent=1, ensure_ascii=False)
 
@@ -109,7 +125,20 @@ class Result:
             predictions=tuple(Predicted(**row) for row in values["predictions"]),
             baseline=_baseline(values["baseline"]) if values["baseline"] else None,
             notes=tuple(values["notes"]),
+            modality=values.get("modality", "image"),
         )
+
+
+def _as_tuples(value: Any) -> Any:
+    """Turn lists of lists into tuples of tuples."""
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def _without_probabilities(value: Any) -> Any:
+    """Return labels in any order, and spans without how sure the model was of each; anything else as it is."""
+    if not isinstance(value, tuple):
+        return value
+    return frozenset(item[:3] if isinstance(item, tuple) else item for item in value)
 
 
 def _baseline(values: Mapping[str, Any]) -> Baseline:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from headstart.core.errors import StoreError
@@ -18,9 +19,10 @@ from headstart.core.plan import Plan
 from headstart.core.settings import FineTune
 from headstart.data import TableDataset
 from headstart.data.audit import refuse_grave
-from headstart.evaluation import paired_difference
+from headstart.evaluation import paired_gain
 from headstart.model import FACTS, Model, load_model
 from headstart.pipeline import execute
+from headstart.planning import Opened
 from headstart.report import card, render, to_json
 from headstart.report.document import versions
 from headstart.result import Baseline, Result
@@ -32,16 +34,20 @@ VERSION = 1
 """Version of what a run does as a whole; bump when its numbers move."""
 BUCKET = "models-v1"
 RESULT, TEST = "result.json", "test.safetensors"
-SCRATCH_SIZE, SCRATCH_RATE, SCRATCH_BATCH = 64, 3e-3, 32
-"""A network without pretraining gains little from large pictures and nothing from low rates."""
+SCRATCH_BATCH = 32
+SCRATCH_RATE = {"image": 3e-3, "text": 5e-4}
+"""A network without pretraining gains nothing from low rates; transformers bear none that are high."""
+SCRATCH_SIZE = 64
+"""Nor does it gain much from large pictures."""
 SCRATCH_ITEMS, SCRATCH_EPOCHS = 4_000, (10, 30)
 """The from-scratch baseline sees about this many training pictures, in at least and at most so many epochs."""
 
 
 def finished(
-    plan: Plan, dataset: TableDataset, context: Context, *, output: Path | None, baseline: bool, strict: bool
+    opened: Opened, context: Context, *, output: Path | None, baseline: bool, strict: bool
 ) -> Result:
     """Return the result of a plan, from the store where it is there, with its model folder at `output`."""
+    plan, dataset = opened.plan, opened.dataset
     target = output or Path("runs") / f"{_name(plan)}-{plan.key[:8]}"
     _refuse_foreign(target)
     with stopping(context.command) as stop:
@@ -51,7 +57,7 @@ def finished(
             context.progress(event)
 
         inner = replace(context, progress=progress)
-        folder = _alone(plan, dataset, inner, strict=strict)
+        folder = _alone(opened, inner, strict=strict)
         if baseline:
             folder = _beside_scratch(plan, dataset, inner, folder)
         result = _read(folder, dataset)
@@ -61,31 +67,32 @@ def finished(
     return replace(result, folder=target)
 
 
-def scratch_plan(plan: Plan, num_items: int) -> Plan:
+def scratch_plan(plan: Plan, num_items: int, *, modality: str) -> Plan:
     """Return the plan of the baseline: the same network and data, random weights, everything trains."""
-    size = min(SCRATCH_SIZE, plan.encoder.image_size or SCRATCH_SIZE)
     least, most = SCRATCH_EPOCHS
     epochs = max(least, min(most, round(SCRATCH_ITEMS / num_items)))
     settings = FineTune(
-        epochs=epochs, learning_rate=SCRATCH_RATE, layer_decay=1.0, weight_decay=0.05, label_smoothing=0.1,
+        epochs=epochs, learning_rate=SCRATCH_RATE[modality], layer_decay=1.0, weight_decay=0.05, label_smoothing=0.1,
         freeze_statistics=False, patience=epochs, batch_size=SCRATCH_BATCH,
     )  # fmt: skip
+    size = min(SCRATCH_SIZE, plan.encoder.image_size or SCRATCH_SIZE) if modality == "image" else None
     network = plan.encoder.model_copy(
         update={"weights": "random", "weights_sha256": None, "image_size": size}
     )
     return plan.model_copy(update={"encoder": network, "method": settings, "start": None})
 
 
-def _alone(plan: Plan, dataset: TableDataset, context: Context, *, strict: bool) -> Path:
+def _alone(opened: Opened, context: Context, *, strict: bool) -> Path:
     """Return the store's folder of a plan's result, running the plan where there is none."""
+    plan, dataset = opened.plan, opened.dataset
     key = digest("run", VERSION, plan.key)
     found = context.store.get(BUCKET, key)
     if found is not None:
         return found
     checkpoints = context.store.root / "checkpoints-v1" / key
-    outputs = execute(plan, dataset, replace(context, folder=checkpoints), strict=strict)
-    rows = outputs.material.rows("test")
-    test = {"probabilities": outputs.test_probabilities, "targets": outputs.material.targets[rows]}
+    inner = replace(context, folder=checkpoints)
+    outputs = execute(plan, dataset, inner, strict=strict, encoder=opened.encoder)
+    test = {"quality": np.asarray(outputs.test_quality, dtype=np.float64)}
 
     def write(folder: Path) -> None:
         outputs.model.save(folder, facts=_facts(outputs.result))
@@ -101,28 +108,27 @@ def _alone(plan: Plan, dataset: TableDataset, context: Context, *, strict: bool)
 
 def _beside_scratch(plan: Plan, dataset: TableDataset, context: Context, folder: Path) -> Path:
     """Return the store's folder of the same result with the from-scratch baseline in its report."""
-    against = scratch_plan(plan, len(dataset))
+    against = scratch_plan(plan, len(dataset), modality=dataset.modality)
     key = digest("run beside scratch", VERSION, plan.key, against.key)
     found = context.store.get(BUCKET, key)
     if found is not None:
         return found
-    scratch = _alone(against, dataset, context, strict=False)
+    scratch = _alone(Opened(against, dataset), context, strict=False)
     ours, theirs = load_file(folder / TEST), load_file(scratch / TEST)
     other = _read(scratch, dataset)
     result = _read(folder, dataset)
     group_of = dict(zip(dataset.ids, dataset.groups, strict=True))
     groups = [group_of[item.id] for item in result.predictions]
-    difference = paired_difference(
-        ours["probabilities"], theirs["probabilities"], ours["targets"], groups=groups, seed=plan.seed
+    gain = ours["quality"] - theirs["quality"]
+    difference = paired_gain(
+        gain, name=f"{other.evaluation.primary.name}_difference", groups=groups, seed=plan.seed
     )
-    size, epochs = against.encoder.image_size, len(other.history)
-    name = f"the same network from scratch ({size} px, {epochs} epochs)"
+    size = f"{against.encoder.image_size} px, " if against.encoder.image_size else ""
+    name = f"the same network from scratch ({size}{len(other.history)} epochs)"
     result = replace(result, baseline=Baseline(name, other.evaluation, other.cost.seconds, difference))
 
     def write(staged: Path) -> None:
-        for path in folder.iterdir():
-            if path.name != MANIFEST:
-                shutil.copyfile(path, staged / path.name)
+        shutil.copytree(folder, staged, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
         _write_result(result, load_model(folder), dataset, staged)
 
     return context.store.put(BUCKET, key, write)

@@ -27,6 +27,7 @@ from headstart.methods import extract as extraction
 from headstart.methods import finetune as fine_tuning
 from headstart.modalities import image
 from headstart.model import open_encoder
+from headstart.tasks.classification import Classification
 from headstart.train.runtime import draw
 
 FOLDER = Path(__file__).parent / "numbers"
@@ -63,7 +64,7 @@ def pixels(root: Path) -> dict[str, list[float]]:
         strength: image.augment(raw, contract, draw(0, "view", 1, "x"), strength=strength)
         for strength in ("light", "standard", "strong")
     }
-    whole = {"prepared": image.prepare(raw, contract).pixels, **varied}
+    whole = {"prepared": image.prepare(raw, contract).value, **varied}
     return {name: fingerprint(picture) for name, picture in whole.items()}
 
 
@@ -75,7 +76,7 @@ def heads(root: Path) -> dict[str, list[float]]:
     for name in ("logistic", "ridge", "prototype", "knn"):
         done = extraction.extract(
             {"pooled": [given.astype(np.float32)]}, targets, [""] * 45,
-            num_classes=3, settings=Extract(heads=(name,)), context=context(root),
+            task=Classification(["a", "b", "c"]), settings=Extract(heads=(name,)), context=context(root),
         )  # fmt: skip
         with torch.no_grad():
             fitted = done.head(torch.from_numpy(given.astype(np.float32))).numpy()

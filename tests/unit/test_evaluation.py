@@ -17,7 +17,7 @@ from headstart.evaluation import (
     evaluate,
     fit_temperature,
     likely_wrong,
-    paired_difference,
+    paired_gain,
     softmax,
     wilson,
 )
@@ -218,15 +218,16 @@ def test_paired_difference_cancels_what_is_hard_for_both() -> None:
     hard = draws.random(400) < 0.4
     first = np.where(hard, 1 - targets, targets)
     second = np.where(hard | (draws.random(400) < 0.05), 1 - targets, targets)
-    difference = paired_difference(first, second, targets)
+    gain = (first == targets).astype(float) - (second == targets)
+    difference = paired_gain(gain, name="accuracy_difference")
+    assert difference.name == "accuracy_difference"
     assert difference.value == pytest.approx((first == targets).mean() - (second == targets).mean())
     assert 0 < difference.low < difference.value < difference.high < 0.08
     assert difference.n == 400
-    opposite = paired_difference(second, first, targets)
+    opposite = paired_gain(-gain, name="accuracy_difference")
     assert (opposite.low, opposite.high) == pytest.approx((-difference.high, -difference.low), abs=1e-9)
-    assert paired_difference(np.eye(2)[first], second, targets) == difference
-    with pytest.raises(DataError, match="predictions for"):
-        paired_difference(first[:3], second, targets)
+    with pytest.raises(DataError, match="no items"):
+        paired_gain(gain[:0], name="accuracy_difference")
 
 
 def test_temperature_is_found_and_bounded() -> None:

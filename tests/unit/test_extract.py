@@ -13,10 +13,12 @@ from headstart.core.errors import TrainingError
 from headstart.core.settings import Extract
 from headstart.methods import extract as module
 from headstart.methods.extract import Extracted, extract
+from headstart.tasks.classification import Classification
 from headstart.train.runtime import Event
 
 COUNT, CLASSES = 60, 3
 TARGETS = np.arange(COUNT) % CLASSES
+TASK = Classification([f"class {number}" for number in range(CLASSES)])
 
 
 def features(width: int = 8, *, noise: float = 0.5, seed: int = 0) -> np.ndarray:
@@ -32,7 +34,7 @@ def raced(
     """Race heads with these settings."""
     return extract(
         given or {"pooled": [features()]}, TARGETS, groups or [""] * COUNT,
-        num_classes=CLASSES, settings=Extract(**settings), context=context(root, progress=progress),
+        task=TASK, settings=Extract(**settings), context=context(root, progress=progress),
     )  # fmt: skip
 
 
@@ -102,7 +104,7 @@ def test_items_of_one_group_are_never_trained_and_scored_at_once(tmp_path: Path)
     def best(names: list[str]) -> float:
         done = extract(
             {"pooled": [copies]}, targets, names,
-            num_classes=CLASSES, settings=Extract(heads=("knn",)), context=context(tmp_path),
+            task=TASK, settings=Extract(heads=("knn",)), context=context(tmp_path),
         )  # fmt: skip
         return max(entry.score for entry in done.race)
 

@@ -19,6 +19,7 @@ from headstart.features import encode as module
 from headstart.features import runtime
 from headstart.features.encode import Encoded, encode, feature_key
 from headstart.features.runtime import choose_runtime, onnx_runtime
+from headstart.core.types import Limits
 from headstart.model import open_encoder
 from headstart.train.runtime import Event
 
@@ -194,7 +195,8 @@ def test_a_picture_beyond_the_limit_is_listed_before_it_is_decoded(tmp_path: Pat
     (tmp_path / "data" / "a").mkdir(parents=True)
     Image.new("L", (2000, 1000)).save(tmp_path / "data" / "a" / "big.png")
     data = open_dataset(Source(uri=str(tmp_path / "data")))
-    found = encode(data, encoder(), form="pooled", context=context(tmp_path), max_megapixels=1)
+    small = open_encoder(Pretrained(name="tiny-cnn"), limits=Limits(megapixels=1))
+    found = encode(data, small, form="pooled", context=context(tmp_path))
     assert found.indices == ()
     assert "oversized" in found.failures[0]
 
@@ -222,12 +224,11 @@ def test_a_graph_that_differs_from_torch_is_not_used(tmp_path: Path, monkeypatch
 
 
 def test_a_network_whose_features_are_not_finite_is_run_by_torch(tmp_path: Path) -> None:
-    class Nan(torch.nn.Module):
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            return pictures.float().mean((2, 3)) / 0 * 0
-
+    broken = encoder()
+    with torch.no_grad():
+        next(broken.module.parameters()).fill_(float("nan"))
     with pytest.warns(UserWarning, match="differs from torch by nan"):
-        onnx_runtime(Nan(), (8, 8, 3), key="nan", context=context(tmp_path))
+        onnx_runtime(broken, "pooled", context(tmp_path))
     (parity,) = (tmp_path / "store").rglob("parity.json")
     assert set(json.loads(parity.read_text())) == {"relative_difference"}
 

@@ -94,7 +94,8 @@ def sklearn_logistic(points: np.ndarray, targets: np.ndarray, penalty: float) ->
 @pytest.mark.parametrize("index", range(len(logistic.PENALTIES)))
 def test_logistic_regression_is_scikit_learn_s(count: int, width: int, index: int) -> None:
     features, targets = data(count, width)
-    head = logistic.variants(rows(count, width))[index].fit().eval()
+    given = rows(count, width)
+    head = logistic.variants(given)[index].fit(given).eval()
     oracle = sklearn_logistic(standardised(features, features), targets, logistic.PENALTIES[index])
     with torch.no_grad():
         found = head(torch.from_numpy(features)).softmax(1).numpy()
@@ -117,7 +118,7 @@ def test_all_penalties_and_folds_in_one_batch_are_the_problems_alone() -> None:
 def test_a_fitted_logistic_head_takes_raw_features() -> None:
     features, targets = data()
     given = rows()
-    head = logistic.variants(given)[2].fit().eval()
+    head = logistic.variants(given)[2].fit(given).eval()
     oracle = sklearn_logistic(standardised(features, features), targets, logistic.PENALTIES[2])
     fresh, _ = data(30, seed=5)
     expected = oracle.predict_proba(standardised(fresh, features))
@@ -151,7 +152,7 @@ def test_a_fitted_ridge_head_is_scikit_learn_s() -> None:
     penalty = ridge.PENALTIES[1] * float(given.space.variances.mean())
     standard = standardised(features, features)
     oracle = Ridge(alpha=penalty * len(features)).fit(standard, np.eye(CLASSES)[targets])
-    head = ridge.variants(given)[1].fit()
+    head = ridge.variants(given)[1].fit(given)
     fresh, _ = data(30, seed=5)
     expected = ridge.SHARPNESS * oracle.predict(standardised(fresh, features))
     with torch.no_grad():
@@ -173,7 +174,8 @@ def test_prototypes_are_the_nearest_class_means_of_the_other_folds() -> None:
 
 def test_a_fitted_prototype_head_measures_distances_in_raw_features() -> None:
     features, targets = data()
-    head = prototype.variants(rows())[0].fit()
+    given = rows()
+    head = prototype.variants(given)[0].fit(given)
     oracle = NearestCentroid().fit(standardised(features, features), targets)
     fresh, _ = data(60, seed=5)
     with torch.no_grad():
@@ -205,8 +207,9 @@ def test_a_fitted_neighbours_head_votes_on_raw_features() -> None:
     features, targets = data()
     fresh, _ = data(60, seed=5)
     standard, other = standardised(features, features), standardised(fresh, features)
-    for count, variant in zip(knn.NEIGHBOURS, knn.variants(rows()), strict=True):
-        head = variant.fit()
+    given = rows()
+    for count, variant in zip(knn.NEIGHBOURS, knn.variants(given), strict=True):
+        head = variant.fit(given)
         found = head(torch.from_numpy(fresh))
         expected = sklearn_neighbours(standard, targets, count).predict_proba(other)
         # One pseudo-vote, shared by the classes, of the neighbours' mean weight.
@@ -239,7 +242,8 @@ def test_a_linear_head_standardises_then_maps() -> None:
 @pytest.mark.parametrize("solver", [logistic, ridge, prototype, knn])
 def test_a_head_is_rebuilt_from_its_arguments_and_tensors(solver) -> None:
     features, _ = data()
-    head: nn.Module = solver.variants(rows())[0].fit().eval()
+    given = rows()
+    head: nn.Module = solver.variants(given)[0].fit(given).eval()
     again = type(head)(**head.arguments()).eval()  # type: ignore[operator]
     again.load_state_dict(head.state_dict())
     with torch.no_grad():

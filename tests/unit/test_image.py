@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from headstart.core.errors import DataError
-from headstart.core.types import InputContract
+from headstart.core.types import InputContract, Limits
 from headstart.modalities.image import EXTENSIONS, augment, batch, inspect, prepare, thumbnail
 
 CONTRACT = InputContract((64, 64), (0.5,) * 3, (0.5,) * 3)
@@ -58,10 +58,10 @@ def saved(folder: Path, picture: Image.Image, name: str, **options: object) -> P
 def test_a_png_comes_out_as_torchvision_would_give_it(tmp_path: Path, size: tuple[int, int]) -> None:
     picture = Image.fromarray(scene(*size))
     prepared = prepare(saved(tmp_path, picture, "a.png"), CONTRACT)
-    assert prepared.pixels.shape == (64, 64, 3)
-    assert prepared.pixels.dtype == np.uint8
-    assert prepared.pixels.flags.c_contiguous
-    assert distance(prepared.pixels, plain(picture)) < 0.1
+    assert prepared.value.shape == (64, 64, 3)
+    assert prepared.value.dtype == np.uint8
+    assert prepared.value.flags.c_contiguous
+    assert distance(prepared.value, plain(picture)) < 0.1
     assert (prepared.facts.width, prepared.facts.height, prepared.facts.channels) == (*size, 3)
 
 
@@ -71,13 +71,13 @@ def test_the_reduced_jpeg_decode_differs_by_less_than_one_of_255(
 ) -> None:
     path = saved(tmp_path, Image.fromarray(scene(*size)), "a.jpg", quality=90)
     prepared = prepare(path, CONTRACT)
-    assert distance(prepared.pixels, plain(Image.open(path))) < 1
+    assert distance(prepared.value, plain(Image.open(path))) < 1
     assert (prepared.facts.width, prepared.facts.height) == size
 
 
 def test_a_target_that_is_not_square_keeps_proportions() -> None:
     tall = InputContract((96, 48), (0.5,) * 3, (0.5,) * 3)
-    assert prepare(scene(), tall).pixels.shape == (96, 48, 3)
+    assert prepare(scene(), tall).value.shape == (96, 48, 3)
 
 
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6
     path = saved(tmp_path, upright.transpose(Image.Transpose.ROTATE_90), "a.jpg", quality=95, exif=exif)
     prepared = prepare(path, CONTRACT)
-    assert distance(prepared.pixels, plain(upright)) < 3
+    assert distance(prepared.value, plain(upright)) < 3
     assert (prepared.facts.width, prepared.facts.height) == (320, 200)
 
 
@@ -98,7 +98,7 @@ def test_exif_rotation_is_applied_to_other_formats(tmp_path: Path, name: str) ->
     options = {"quality": 95} if name == "a.webp" else {}
     path = saved(tmp_path, upright.transpose(Image.Transpose.ROTATE_90), name, exif=exif, **options)
     prepared = prepare(path, CONTRACT)
-    assert distance(prepared.pixels, plain(upright)) < 5
+    assert distance(prepared.value, plain(upright)) < 5
     assert (prepared.facts.width, prepared.facts.height) == (320, 200)
 
 
@@ -107,17 +107,17 @@ def test_grey_palette_bilevel_and_cmyk_become_colour(tmp_path: Path) -> None:
     expected = plain(picture)
     grey = prepare(saved(tmp_path, picture.convert("L"), "grey.png"), CONTRACT)
     assert grey.facts.channels == 1
-    assert distance(grey.pixels, np.repeat(plain(picture.convert("L"))[:, :, None], 3, axis=2)) < 0.1
-    assert distance(prepare(saved(tmp_path, picture.convert("CMYK"), "c.tif"), CONTRACT).pixels, expected) < 3
+    assert distance(grey.value, np.repeat(plain(picture.convert("L"))[:, :, None], 3, axis=2)) < 0.1
+    assert distance(prepare(saved(tmp_path, picture.convert("CMYK"), "c.tif"), CONTRACT).value, expected) < 3
     assert (
         distance(
-            prepare(saved(tmp_path, picture.convert("CMYK"), "c.jpg", quality=95), CONTRACT).pixels, expected
+            prepare(saved(tmp_path, picture.convert("CMYK"), "c.jpg", quality=95), CONTRACT).value, expected
         )
         < 4
     )
-    assert distance(prepare(saved(tmp_path, picture.quantize(256), "p.png"), CONTRACT).pixels, expected) < 8
+    assert distance(prepare(saved(tmp_path, picture.quantize(256), "p.png"), CONTRACT).value, expected) < 8
     bilevel = prepare(saved(tmp_path, picture.convert("1"), "b.png"), CONTRACT)
-    assert bilevel.pixels.max() == 255
+    assert bilevel.value.max() == 255
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -128,18 +128,18 @@ def test_transparency_is_laid_on_white(tmp_path: Path, mode: str) -> None:
         path = saved(tmp_path, picture, "a.png", transparency=0)
     else:
         path = saved(tmp_path, Image.new(mode, (80, 80)), "a.png")
-    assert prepare(path, CONTRACT).pixels.min() == 255
+    assert prepare(path, CONTRACT).value.min() == 255
 
 
 def test_four_channels_are_kept_for_a_network_of_four(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.new("RGBA", (80, 80), (10, 20, 30, 40)), "a.png")
-    assert prepare(path, contract(4)).pixels[5, 5].tolist() == [10, 20, 30, 40]
+    assert prepare(path, contract(4)).value[5, 5].tolist() == [10, 20, 30, 40]
 
 
 def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (70, 70), colour) for colour in ((200, 0, 0), (0, 200, 0))]
     path = saved(tmp_path, frames[0], "a.gif", save_all=True, append_images=frames[1:])
-    assert prepare(path, CONTRACT).pixels[9, 9].tolist() == [200, 0, 0]
+    assert prepare(path, CONTRACT).value[9, 9].tolist() == [200, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -153,20 +153,20 @@ def test_deep_greys_are_scaled_by_their_significant_bits(tmp_path: Path, largest
         saved(tmp_path, Image.fromarray(ramp), "a.tif"),
     ):
         assert abs(int(inspect(path).thumbnail.max()) - expected) < 12
-    pixels = prepare(ramp, contract(1, side=80, crop=1.0)).pixels
+    pixels = prepare(ramp, contract(1, side=80, crop=1.0)).value
     assert int(pixels.max()) == expected
     assert int(pixels.min()) == 0
 
 
 def test_signed_and_float_arrays_are_scaled() -> None:
     hounsfield = np.linspace(-1000, 3000, 64 * 64).reshape(64, 64).astype(np.int16)
-    pixels = prepare(hounsfield, contract(1, crop=1.0)).pixels
+    pixels = prepare(hounsfield, contract(1, crop=1.0)).value
     assert pixels.min() == 0
     assert pixels.max() > 240
     unit = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
-    assert prepare(unit, contract(1, crop=1.0)).pixels.max() == 255
-    assert prepare(unit * 100, contract(1, crop=1.0)).pixels.max() == 100
-    assert prepare(unit * 9000 - 4000, contract(1, crop=1.0)).pixels.max() == 255
+    assert prepare(unit, contract(1, crop=1.0)).value.max() == 255
+    assert prepare(unit * 100, contract(1, crop=1.0)).value.max() == 100
+    assert prepare(unit * 9000 - 4000, contract(1, crop=1.0)).value.max() == 255
 
 
 def test_not_finite_and_oddly_shaped_arrays_are_refused() -> None:
@@ -182,8 +182,8 @@ def test_many_channels_come_from_npy_files_and_arrays(tmp_path: Path) -> None:
     bands = np.random.default_rng(0).integers(0, 256, (70, 90, 6), dtype=np.uint8)
     np.save(tmp_path / "a.npy", bands)
     one, other = prepare(tmp_path / "a.npy", contract(6)), prepare(bands, contract(6))
-    assert one.pixels.shape == (64, 64, 6)
-    assert np.array_equal(one.pixels, other.pixels)
+    assert one.value.shape == (64, 64, 6)
+    assert np.array_equal(one.value, other.value)
     assert one.facts.channels == 6
     assert augment(bands, contract(6), np.random.default_rng(1), strength="strong").shape == (64, 64, 6)
 
@@ -197,9 +197,9 @@ def test_an_object_array_is_never_unpickled(tmp_path: Path) -> None:
 def test_one_channel_and_bgr_contracts(tmp_path: Path) -> None:
     picture = Image.fromarray(scene())
     path = saved(tmp_path, picture, "a.jpg", quality=95)
-    assert distance(prepare(path, contract(1)).pixels[:, :, 0], plain(picture.convert("L"))) < 2
-    rgb = prepare(path, CONTRACT).pixels
-    assert np.array_equal(prepare(path, contract(3, order="bgr")).pixels, rgb[:, :, ::-1])
+    assert distance(prepare(path, contract(1)).value[:, :, 0], plain(picture.convert("L"))) < 2
+    rgb = prepare(path, CONTRACT).value
+    assert np.array_equal(prepare(path, contract(3, order="bgr")).value, rgb[:, :, ::-1])
 
 
 def test_a_wrong_extension_decodes_by_content(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path, side: int
 def test_the_limit_is_a_setting(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.fromarray(scene()), "a.png")
     with pytest.raises(DataError, match=r"at most 0\.01 megapixels"):
-        prepare(path, CONTRACT, max_megapixels=0.01)
+        prepare(path, CONTRACT, limits=Limits(megapixels=0.01))
 
 
 def test_a_file_that_went_away_is_named(tmp_path: Path) -> None:
@@ -272,9 +272,9 @@ def test_a_file_that_went_away_is_named(tmp_path: Path) -> None:
 
 
 def test_long_strips_and_single_pixels_are_no_trouble() -> None:
-    assert prepare(np.full((1, 20_000, 3), 9, np.uint8), CONTRACT).pixels.shape == (64, 64, 3)
-    assert prepare(np.full((20_000, 2), 9, np.uint8), CONTRACT).pixels.shape == (64, 64, 3)
-    assert prepare(np.full((1, 1), 9, np.uint8), CONTRACT).pixels.max() == 9
+    assert prepare(np.full((1, 20_000, 3), 9, np.uint8), CONTRACT).value.shape == (64, 64, 3)
+    assert prepare(np.full((20_000, 2), 9, np.uint8), CONTRACT).value.shape == (64, 64, 3)
+    assert prepare(np.full((1, 1), 9, np.uint8), CONTRACT).value.max() == 9
 
 
 def test_hash_and_thumbnail_survive_reencoding_but_tell_pictures_apart(tmp_path: Path) -> None:

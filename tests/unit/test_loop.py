@@ -77,10 +77,10 @@ def test_it_gives_the_bits_of_a_plain_pytorch_loop(tmp_path: Path) -> None:
 
 def test_it_learns_and_keeps_history(tmp_path: Path) -> None:
     _, done = run(None, root=tmp_path / "run", epochs=8, ema=0.0, learning_rate=2e-2)
-    assert done.best.accuracy > 0.8 > done.start.accuracy
+    assert done.best.quality > 0.8 > done.start.quality
     assert len(done.history) == 8
     assert list(done.history[0]) == [
-        "epoch", "validation_loss", "validation_accuracy", "train_loss", "learning_rate", "seconds", "stage",
+        "epoch", "validation_loss", "validation_quality", "train_loss", "learning_rate", "seconds", "stage",
     ]  # fmt: skip
     assert done.notes == ()
 

@@ -22,7 +22,7 @@ from headstart.core.plan import Plan
 from headstart.core.settings import FineTune, Pretrained, Source
 from headstart.core.types import Audit, EncoderSpec, Features, Finding, InputContract, Score
 from headstart.encoders.tiny import open_tiny_cnn, open_tiny_transformer
-from headstart.evaluation import Evaluation, evaluate, paired_difference, softmax
+from headstart.evaluation import Evaluation, evaluate, paired_gain, softmax
 from headstart.heads import LinearHead
 from headstart.report import card, charts, render, to_json
 from headstart.report.attention import look
@@ -53,6 +53,7 @@ def _result(model: Any, *, labels: tuple[str, ...] = ("cat", "dog", "eel"), n: i
     logits = draws.normal(size=(2, n, len(labels)))
     logits[0, np.arange(n), targets] += 2.5
     ours, scratch = softmax(logits[0]), softmax(logits[1])
+    hits = [(given.argmax(1) == targets).astype(float) for given in (ours, scratch)]
     names = [f"{labels[target]}/{index}.png" for index, target in enumerate(targets)]
     domains = ["north" if index % 2 else HOSTILE[0] for index in range(n)]
     plan = Plan(data=Source(uri="/home/someone/secret/pets"), method=FineTune(), labels=labels)
@@ -64,7 +65,7 @@ def _result(model: Any, *, labels: tuple[str, ...] = ("cat", "dog", "eel"), n: i
             "the same network from scratch",
             evaluate(scratch, targets, labels=labels, resamples=100),
             12.5,
-            paired_difference(ours, scratch, targets, resamples=100),
+            paired_gain(hits[0] - hits[1], name="accuracy_difference", resamples=100),
         ),
         audit=Audit(
             70, n, (Finding("leak-exact", "error", f"{HOSTILE[1]} leaks", "removed", tuple(names[:30])),)

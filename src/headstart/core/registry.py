@@ -11,15 +11,26 @@ from headstart.core.errors import PlanError, nearest
 Kind = Literal["modality", "encoder", "task", "head", "method"]
 
 TABLE: dict[Kind, dict[str, str]] = {
-    "modality": {"image": "headstart.modalities.image"},
+    "modality": {"image": "headstart.modalities.image", "text": "headstart.modalities.text"},
     "encoder": {
         "efficientnet-lite0": "headstart.encoders.embedded:efficientnet_lite0",
+        "minilm": "headstart.encoders.embedded:minilm",
         "timm": "headstart.encoders.timm:open_timm",
         "tiny-cnn": "headstart.encoders.tiny:open_tiny_cnn",
         "tiny-transformer": "headstart.encoders.tiny:open_tiny_transformer",
+        "transformers": "headstart.encoders.transformers:open_transformers",
     },
-    "task": {"classification": "headstart.tasks.classification:Classification"},
-    "head": {"linear": "headstart.heads:LinearHead", "neighbours": "headstart.heads:NeighboursHead"},
+    "task": {
+        "classification": "headstart.tasks.classification:Classification",
+        "multilabel": "headstart.tasks.multilabel:MultiLabel",
+        "regression": "headstart.tasks.regression:Regression",
+        "tagging": "headstart.tasks.tagging:Tagging",
+    },
+    "head": {
+        "linear": "headstart.heads:LinearHead",
+        "neighbours": "headstart.heads:NeighboursHead",
+        "value": "headstart.heads:ValueHead",
+    },
     "method": {
         "extract": "headstart.methods.extract:extract",
         "finetune": "headstart.methods.finetune:finetune",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headstart.core.errors import PlanError, nearest
+from headstart.core.types import Limits
 
 
 class Settings(BaseModel):
@@ -22,8 +23,9 @@ class Source(Settings):
     """Where the data are and which columns mean what."""
 
     uri: str = ""
-    """A folder, a .csv, .tsv or .parquet file; empty for arrays in memory."""
+    """A folder, a .csv, .tsv, .parquet, .jsonl or .conll file; empty for data in memory."""
     path_column: str | None = None
+    text_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
     group_column: str | None = None
@@ -32,6 +34,13 @@ class Source(Settings):
     """Largest share of unreadable items that is dropped (and listed) rather than refused."""
     max_megapixels: float = Field(default=64, gt=0)
     """Larger pictures are refused before they are decoded (decompression bombs)."""
+    max_characters: int = Field(default=200_000, gt=0)
+    """Longer texts are refused (split them: a text is read in windows, never cut)."""
+
+    @property
+    def limits(self) -> Limits:
+        """What an item may be at most."""
+        return Limits(self.max_megapixels, self.max_characters)
 
 
 class Split(Settings):
@@ -47,7 +56,8 @@ class Pretrained(Settings):
     """Which network to start from."""
 
     name: str = "efficientnet-lite0"
-    """An embedded network, `timm:NAME[.TAG]`, or `module:` for a network given in Python."""
+    """An embedded network, `timm:NAME[.TAG]`, `transformers:NAME` (or a folder), or `module:`
+    for a network given in Python."""
     weights: str = "pretrained"
     """`pretrained`, `random`, or the path of a .safetensors or .pth file."""
     weights_sha256: str | None = None
@@ -61,6 +71,14 @@ class Pretrained(Settings):
     std: tuple[float, ...] | None = None
     order: Literal["rgb", "bgr"] | None = None
     """Set with `mean` and `std` for weights trained on other statistics than the architecture's own."""
+    window: int | None = Field(default=None, ge=8, le=131_072)
+    """Tokens a window of text; the network's own where not given."""
+    overlap: int | None = Field(default=None, ge=0)
+    """Tokens that neighbouring windows of a long text share; an eighth of the window where not given."""
+    folder: str | None = None
+    """Where the network's own files lie beside its weights (tokenizer, configuration)."""
+    vectors: str | None = None
+    """A text file of word vectors that the embedding of a recurrent network starts from."""
 
 
 class Extract(Settings):
@@ -91,6 +109,8 @@ class FineTune(Settings):
     epochs: int = Field(default=10, ge=1, le=10_000)
     head_epochs: int = Field(default=0, ge=0)
     """Epochs of the head alone first; 0 where a fitted head is there to start from."""
+    schedule: Literal["cosine", "slanted"] = "cosine"
+    """How the rate falls after the warm-up: as a cosine, or along a line to 1/32 (slanted triangular, ULMFiT)."""
     unfreeze: Literal["at_once", "gradual"] = "at_once"
     """`gradual` frees one more group, deep to shallow, at equal steps over the first half of the epochs."""
     learning_rate: float = Field(default=5e-4, gt=0)
@@ -107,6 +127,8 @@ class FineTune(Settings):
     augment: Literal["none", "light", "standard", "strong"] = "standard"
     views: int | None = Field(default=None, ge=1, le=64)
     """Cached augmented views an item of the frozen prefix; None: augment and recompute every epoch."""
+    lora_rank: int = Field(default=0, ge=0, le=1024)
+    """Train low-rank updates of the linear layers instead of their weights (LoRA, through peft); 0: none."""
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     mixup: float = Field(default=0.0, ge=0)
     """Beta parameter of mixup on the inputs of what trains; 0: none."""

@@ -7,14 +7,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
 
-Form = Literal["pooled", "depths", "sequence", "map", "pyramid"]
+Form = Literal["pooled", "layers", "depths", "sequence", "map", "pyramid"]
 """What an encoder gives.
 
-`pooled`: one vector an item, [N, D]. `depths`: that vector followed by the average and the maximum of late layer
-groups, [N, D']. `sequence`: [N, T, D] with a mask. `map`: [N, D, H, W]. `pyramid`: a list of maps, fine to coarse.
+`pooled`: one vector an item, [N, D]. `layers` (transformers): the mean of that vector over all layers, [N, D].
+`depths`: `pooled` followed by what other depths give, [N, D']; `EncoderSpec.depths` names its columns. `sequence`: one
+vector a word, [N, L, D]. `map`: [N, D, H, W]. `pyramid`: a list of maps, fine to coarse.
 """
+
+Target = str | float | tuple[str, ...]
+"""A class, a number, or several labels (of an item, or one a word)."""
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -58,18 +63,74 @@ class InputContract:
 
 
 @dataclass(frozen=True, slots=True)
+class TextContract:
+    """How a text becomes the token ids that a network was trained on; it travels with the weights.
+
+    A text of more than `window` tokens (special ones counted) is read in windows that share `overlap` tokens.
+    `tokenizer_sha256` is the hash of the tokenizer's own file.
+    """
+
+    window: int
+    overlap: int
+    tokenizer_sha256: str
+    pooling: Literal["mean", "first", "last"] = "mean"
+    is_causal: bool = False
+    is_lower_case: bool = False
+
+
+Contract = InputContract | TextContract
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an item may be at most; what is larger is refused before it is opened or encoded."""
+
+    megapixels: float = 64
+    characters: int = 200_000
+
+
+LIMITS = Limits()
+"""The usual limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An opened item: numbers as its encoder batches them, and facts for the audit (None for an augmented view)."""
+
+    value: np.ndarray
+    facts: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A module to export: it maps one piece like `example` to its output; `dynamic` are the axes that vary."""
+
+    module: nn.Module
+    example: Tensor
+    dynamic: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True, slots=True)
 class EncoderSpec:
     """What is known of an encoder without running it; `width` is the number of features *per form*."""
 
     name: str
     modality: str
     width: Mapping[str, int]
-    contract: InputContract
+    contract: Contract
     weights_sha256: str
     licence: str
     source: str
     depths: tuple[tuple[str, int], ...] = ()
     """Named column blocks of the `depths` form, in order: ("final", 1280), ("blocks.6 average", 320), ..."""
+
+    def columns(self, form: Form) -> slice:
+        """Return where a vector form lies in a row of `depths`."""
+        if form == "pooled":
+            return slice(0, self.width["pooled"])
+        if form == "layers":
+            return slice(self.width["pooled"], self.width["pooled"] + self.width["layers"])
+        return slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +230,45 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A named piece of a text: characters `start` to before `end`, and what they say."""
+
+    start: int
+    end: int
+    label: str
+    text: str
+    probability: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsPrediction:
+    """Several labels an item, each with a probability of its own."""
+
+    id: str
+    labels: tuple[str, ...]
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ValuePrediction:
+    """A predicted number with its 90 % interval (split-conformal; None where it is not known)."""
+
+    id: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpansPrediction:
+    """The entities of a text, in order; offsets count characters of `text`."""
+
+    id: str
+    text: str
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LabelPrediction:
     """A predicted class: `label` is None where the model abstains; probabilities are calibrated and sum to 1."""
 
@@ -176,3 +276,6 @@ class LabelPrediction:
     label: str | None
     probability: float
     probabilities: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+Prediction = LabelPrediction | LabelsPrediction | ValuePrediction | SpansPrediction

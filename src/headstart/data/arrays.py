@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +52,18 @@ def from_arrays(
         splits=_splits(splits, count),
         labels=sorted_labels(labels),
     )
+
+
+def from_texts(
+    texts: Sequence[str | tuple[str, ...]], targets: Sequence[object] | None = None, **columns: Any
+) -> TableDataset:
+    """Return a dataset of texts; `targets` are names or whole numbers, `columns` as for `from_arrays`.
+
+    DataError names the argument whose length or values do not fit.
+    """
+    holders = [np.zeros((1, 1), np.uint8)] * len(texts)
+    made = from_arrays(holders, [None] * len(texts) if targets is None else targets, **columns)
+    return replace(made, inputs=list(texts), modality="text")
 
 
 def _texts(values: Sequence[object] | np.ndarray | None, count: int) -> list[str]:

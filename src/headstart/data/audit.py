@@ -9,16 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from headstart.core.errors import DataError
+from headstart.core.registry import resolve
 from headstart.core.settings import Source
-from headstart.core.types import SPLITS, Audit, Finding, SplitName
+from headstart.core.types import SPLITS, Audit, Finding, Limits, SplitName
+from headstart.data.audit_text import text_findings
 from headstart.data.dataset import TableDataset, explain_items
+from headstart.data.text_twins import near_texts
 from headstart.data.twins import exact_twins, near_twins
-from headstart.modalities import image
-from headstart.modalities.image import Facts
 
 _SMALL_CLASS = 5
 _IMBALANCE = 10
@@ -42,32 +44,38 @@ class Outcome:
 
 def inspect(
     dataset: TableDataset, *, settings: Source, threads: int
-) -> tuple[dict[int, Facts], dict[int, str]]:
-    """Decode every picture as small as facts allow; return facts and reasons of failure by index."""
-    look = partial(_look, limit=settings.max_megapixels)
-    facts: dict[int, Facts] = {}
+) -> tuple[dict[int, Any], dict[int, str]]:
+    """Open every item as cheaply as facts allow; return facts and reasons of failure by index."""
+    modality = resolve("modality", dataset.modality)
+    look = partial(_look, modality=modality, limits=settings.limits)
+    facts: dict[int, Any] = {}
     failures: dict[int, str] = {}
     with ThreadPoolExecutor(threads) as pool:
         for row, found in enumerate(pool.map(look, dataset.inputs)):
-            if isinstance(found, Facts):
-                facts[row] = found
-            else:
+            if isinstance(found, str):
                 failures[row] = found
+            else:
+                facts[row] = found
     return facts, failures
 
 
-def _look(raw: image.Raw, *, limit: float) -> Facts | str:
-    """Return a picture's facts, or why there are none."""
+def _look(raw: Any, *, modality: Any, limits: Limits) -> Any:
+    """Return an item's facts, or why there are none."""
     try:
-        return image.inspect(raw, max_megapixels=limit)
+        return modality.inspect(raw, limits=limits)
     except DataError as error:
         return error.given
 
 
 def audit(
-    dataset: TableDataset, facts: Mapping[int, Facts], failures: Mapping[int, str], *, settings: Source
+    dataset: TableDataset,
+    facts: Mapping[int, Any],
+    failures: Mapping[int, str],
+    *,
+    settings: Source,
+    features: np.ndarray | None = None,
 ) -> Outcome:
-    """Examine a dataset whose pictures were decoded once; nothing is decoded again, files are hashed.
+    """Examine a dataset whose items were opened once; nothing is decoded again, files are hashed.
 
     Unreadable and unlabelled items are left out. Where the data bring their own splits, training copies of test or
     validation pictures (and validation copies of test pictures) are left out; all other twins are tied.
@@ -75,7 +83,8 @@ def audit(
     """
     _refuse_too_many(dataset, failures, settings)
     rows = [row for row in range(len(dataset)) if row not in failures and dataset.targets[row] is not None]
-    exact, near = _twins(dataset, rows, facts)
+    exact, near = _twins(dataset, rows, facts, features)
+    is_classes = dataset.task == "classification"
     leaks_exact = _leaks(dataset, exact)
     leaks_near = {row: twin for row, twin in _leaks(dataset, near).items() if row not in leaks_exact}
     keep = [row for row in rows if row not in leaks_exact and row not in leaks_near]
@@ -90,10 +99,10 @@ def audit(
         *_conflicts(dataset, exact, "conflicting-labels", "Identical"),
         *_conflicts(dataset, near, "conflicting-labels-near", "Nearly identical"),
         *_groups_across(dataset, rows),
-        *_classes_across(dataset, rows),
-        *_class_sizes(dataset, rows),
+        *(_classes_across(dataset, rows) if is_classes else ()),
+        *(_class_sizes(dataset, rows) if is_classes else ()),
         *_spelling(dataset.labels),
-        *_shapes(dataset, facts),
+        *(_shapes(dataset, facts) if dataset.modality == "image" else text_findings(dataset, rows, facts)),
     ]
     return Outcome(Audit(len(dataset), len(keep), tuple(findings)), keep, _ties([*exact, *near], keep))
 
@@ -130,9 +139,9 @@ def _reason(failure: str) -> str:
 
 
 def _twins(
-    dataset: TableDataset, rows: Sequence[int], facts: Mapping[int, Facts]
+    dataset: TableDataset, rows: Sequence[int], facts: Mapping[int, Any], features: np.ndarray | None
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Return the groups of identical rows, and for each two nearly identical pictures all of their rows."""
+    """Return the groups of identical rows, and for each two nearly identical items all of their rows."""
     hashes = dataset.item_hashes(rows)
     exact = [[rows[place] for place in group] for group in exact_twins(hashes)]
     copies = {group[0]: group for group in exact}
@@ -140,8 +149,14 @@ def _twins(
     alone = [row for row in rows if row in facts and row not in behind]
     if not alone:
         return exact, []
-    phashes = np.array([facts[row].phash for row in alone], dtype=np.uint64)
-    pairs = near_twins(phashes, np.stack([facts[row].thumbnail for row in alone]))
+    if dataset.modality == "text":
+        vectors = None if features is None else features[alone]
+        pairs = near_texts(
+            np.stack([facts[row].sketch for row in alone]), [dataset.inputs[row] for row in alone], vectors
+        )
+    else:
+        phashes = np.array([facts[row].phash for row in alone], dtype=np.uint64)
+        pairs = near_twins(phashes, np.stack([facts[row].thumbnail for row in alone]))
     return exact, [
         [*copies.get(alone[one], [alone[one]]), *copies.get(alone[other], [alone[other]])]
         for one, other in pairs
@@ -168,6 +183,11 @@ def _ties(bundles: Iterable[Sequence[int]], keep: Sequence[int]) -> list[tuple[i
 
 
 # Findings
+
+
+def _noun(dataset: TableDataset) -> str:
+    """Return what the items are called, in the plural."""
+    return resolve("modality", dataset.modality).NOUN[1]
 
 
 def _unreadable(dataset: TableDataset, failures: Mapping[int, str]) -> Iterator[Finding]:
@@ -209,7 +229,8 @@ def _leaked(dataset: TableDataset, leaks: Mapping[int, int], code: str, verb: st
     if not leaks:
         return
     ways = Counter((dataset.splits[row] or "train", str(dataset.splits[twin])) for row, twin in leaks.items())
-    said = [f"{count} {low} pictures {verb} {high} pictures" for (low, high), count in sorted(ways.items())]
+    noun = _noun(dataset)
+    said = [f"{count} {low} {noun} {verb} {high} {noun}" for (low, high), count in sorted(ways.items())]
     twins = len(set(leaks.values()))
     message = f"{'; '.join(said)} ({twins} of these leak): scores would be too good"
     yield Finding(
@@ -225,7 +246,7 @@ def _duplicates(
     rows = sorted({row for bundle in inside for row in bundle})
     if rows:
         pairs = [" = ".join(dataset.ids[row] for row in bundle[:3]) for bundle in inside]
-        message = f"{len(rows)} pictures are {word} to another one: {explain_items(pairs, most=3)}"
+        message = f"{len(rows)} {_noun(dataset)} are {word} to another one: {explain_items(pairs, most=3)}"
         yield Finding(code, "info", message, "they stay together in one split", _named(dataset, rows))
 
 
@@ -240,7 +261,9 @@ def _conflicts(
             for bundle in differing
         ]
         rows = sorted({row for bundle in differing for row in bundle})
-        message = f"{word} pictures have different labels: {explain_items(said, most=5, separator='; ')}"
+        message = (
+            f"{word} {_noun(dataset)} have different labels: {explain_items(said, most=5, separator='; ')}"
+        )
         yield Finding(code, "warning", message, "kept: correct the wrong labels", _named(dataset, rows))
 
 
@@ -318,7 +341,7 @@ def _spelling(labels: Sequence[str]) -> Iterator[Finding]:
         yield Finding("label-spelling", "warning", message, "kept apart: rename them if they mean the same")
 
 
-def _shapes(dataset: TableDataset, facts: Mapping[int, Facts]) -> Iterator[Finding]:
+def _shapes(dataset: TableDataset, facts: Mapping[int, Any]) -> Iterator[Finding]:
     """Say which pictures are far narrower, smaller or larger than the others."""
     if not facts:
         return

@@ -13,23 +13,29 @@ import numpy as np
 
 from headstart.core.errors import DataError
 from headstart.core.hashing import file_sha256
-from headstart.core.types import Finding, Sample, SplitName
+from headstart.core.types import Finding, Sample, SplitName, Target
 
 _HASH_THREADS = 8
+
+Input = Path | np.ndarray | str | tuple[str, ...]
+"""A file, an array, a text, or the words of a text."""
 
 
 @dataclass(frozen=True, eq=False)
 class TableDataset:
     """Items as parallel lists; `inputs` are paths or arrays, `ids` paths relative to `root` (or row numbers)."""
 
-    inputs: Sequence[Path | np.ndarray]
-    targets: list[str | None]
+    inputs: Sequence[Input]
+    targets: list[Target | None]
     ids: list[str]
     domains: list[str]
     groups: list[str]
     splits: list[SplitName | None]
     labels: tuple[str, ...]
     root: Path | None = None
+    modality: str = "image"
+    task: str = "classification"
+    """What the targets are: classes, several labels, numbers, or a tag a word."""
     notes: tuple[Finding, ...] = ()
     """What the reader guessed, ignored or stumbled over; an audit repeats it."""
     _hashes: dict[int, str] = field(default_factory=dict, repr=False)
@@ -104,8 +110,11 @@ class TableDataset:
         return whole.hexdigest()
 
 
-def content_hash(raw: Path | np.ndarray) -> str:
-    """Return the sha256 of a file or of an array; DataError names a file that is gone or cannot be opened."""
+def content_hash(raw: Input) -> str:
+    """Return the sha256 of an input's content; DataError names a file that is gone or cannot be opened."""
+    if isinstance(raw, (str, tuple)):
+        whole = raw if isinstance(raw, str) else "\x1f".join(("words", *raw))
+        return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
     if isinstance(raw, np.ndarray):
         return hashlib.sha256(f"{raw.dtype.str}{raw.shape}".encode() + raw.tobytes()).hexdigest()
     try:
@@ -118,9 +127,9 @@ def content_hash(raw: Path | np.ndarray) -> str:
         ) from None
 
 
-def sorted_labels(targets: Sequence[str | None]) -> tuple[str, ...]:
+def sorted_labels(targets: Sequence[Target | None]) -> tuple[str, ...]:
     """Return the class names, sorted, those that are whole numbers by value."""
-    names = {target for target in targets if target is not None}
+    names = {str(target) for target in targets if target is not None}
     return tuple(sorted(names, key=_by_number if all(_is_number(name) for name in names) else str))
 
 
@@ -136,6 +145,9 @@ def _by_number(name: str) -> tuple[int, str]:
 
 def require_classes(dataset: TableDataset) -> None:
     """Refuse data that no classifier can learn from: no items, no labels, or a single class (DataError)."""
+    if dataset.task == "tagging":
+        _require_entities(dataset)
+        return
     classes = sorted_labels(dataset.targets)
     if len(classes) >= 2:
         return
@@ -143,8 +155,18 @@ def require_classes(dataset: TableDataset) -> None:
     raise DataError(
         f"{dataset.root or 'the data'} has {given} ({len(dataset)} items)",
         expected="two or more classes, each a folder or a value of the label column",
-        fix="add pictures of what is *not* that class" if classes else "add labels",
+        fix="add items of what is *not* that class" if classes else "add labels",
     )
+
+
+def _require_entities(dataset: TableDataset) -> None:
+    """Refuse tagged texts without a single tag but O."""
+    if len(dataset.labels) < 2:
+        raise DataError(
+            f"{dataset.root or 'the data'} has no tagged word ({len(dataset)} texts)",
+            expected="tags such as B-PER and I-PER beside O",
+            fix="check which column holds the tags (the last one is taken)",
+        )
 
 
 def explain_items(names: Sequence[str], *, most: int = 10, separator: str = ", ") -> str:

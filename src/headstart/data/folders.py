@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from headstart.core.errors import DataError
 from headstart.core.types import Finding, SplitName
 from headstart.data.dataset import TableDataset, sorted_labels
-from headstart.modalities.image import EXTENSIONS
+from headstart.modalities import image, text
 
 SPLIT_NAMES: dict[str, SplitName] = {
     "train": "train",
@@ -23,19 +24,23 @@ SPLIT_NAMES: dict[str, SplitName] = {
 """Folder names and column values, in lower case, that mean a split."""
 
 _Row = tuple[Path, str | None, str, SplitName | None]
-"""Picture, class, domain, split."""
+"""Item, class, domain, split."""
 
 _OURS = {"cachedir.tag", "thumbs.db", "desktop.ini"}
 
 
 def open_folder(root: Path) -> TableDataset:
-    """List the pictures of a folder: ROOT/[SPLIT/][DOMAIN/]CLASS/**/PICTURE, the class being a folder's name.
+    """List the items of a folder: ROOT/[SPLIT/][DOMAIN/]CLASS/**/ITEM, the class being a folder's name.
 
-    Split folders are taken for such when a train folder is among them. A level of folders that hold no pictures
+    Items are pictures; where there are none, text files.
+
+    Split folders are taken for such when a train folder is among them. A level of folders that hold no items
     but the same class folders is taken for domains. DataError where there is nothing to learn from.
     """
     if not root.is_dir():
         raise _no_folder(root)
+    modality = _modality(root)
+    kinds = modality.EXTENSIONS
     splits: dict[Path, SplitName | None] = {
         folder: SPLIT_NAMES.get(folder.name.lower()) for folder in _folders(root)
     }
@@ -49,13 +54,13 @@ def open_folder(root: Path) -> TableDataset:
     for top, split in splits.items():
         if split is None and top != root:
             continue
-        for domain, folder in _class_folders(top):
-            pictures = list(_pictures(folder, ignored))
+        for domain, folder in _class_folders(top, kinds):
+            pictures = list(_items(folder, ignored, kinds))
             if not pictures:
                 empty.append(folder)
             rows.extend((path, folder.name, domain, split) for path in pictures)
-        rows.extend((path, None, "", split) for path in _pictures(top, ignored, deep=False))
-    _require_pictures(root, rows, ignored)
+        rows.extend((path, None, "", split) for path in _items(top, ignored, kinds, deep=False))
+    _require_items(root, rows, ignored, modality)
     rows.sort(key=lambda row: row[0].relative_to(root).as_posix())
     targets = [label for _, label, _, _ in rows]
     return TableDataset(
@@ -67,8 +72,15 @@ def open_folder(root: Path) -> TableDataset:
         splits=[split for _, _, _, split in rows],
         labels=sorted_labels(targets),
         root=root,
-        notes=_notes(root, ignored, empty, sorted({domain for _, _, domain, _ in rows if domain})),
+        modality="text" if modality is text else "image",
+        notes=_notes(root, ignored, empty, sorted({domain for _, _, domain, _ in rows if domain}), modality),
     )
+
+
+def _modality(root: Path) -> ModuleType:
+    """Return the modality of a folder's files: pictures, or texts where there is no picture."""
+    endings = {os.path.splitext(name)[1].lower() for _, _, files in os.walk(root) for name in files}
+    return text if endings & text.EXTENSIONS and not endings & image.EXTENSIONS else image
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -81,28 +93,28 @@ def _is_hidden(name: str) -> bool:
     return name.startswith((".", "__MACOSX")) or name.lower() in _OURS
 
 
-def _class_folders(top: Path) -> list[tuple[str, Path]]:
+def _class_folders(top: Path, kinds: frozenset[str]) -> list[tuple[str, Path]]:
     """Return (domain, class folder) pairs; domains are empty unless a whole level of them is found."""
     folders = _folders(top)
     below = {folder: _folders(folder) for folder in folders}
     names = [{path.name for path in paths} for paths in below.values() if paths]
     are_domains = len(names) == len(folders) >= 2 and len(set.intersection(*names)) >= 2
-    if are_domains and not any(_has_pictures(folder) for folder in folders):
+    if are_domains and not any(_has_items(folder, kinds) for folder in folders):
         return [(folder.name, path) for folder, paths in below.items() for path in paths]
     return [("", folder) for folder in folders]
 
 
-def _has_pictures(folder: Path) -> bool:
-    """Tell whether a picture lies directly in a folder."""
-    return any(path.suffix.lower() in EXTENSIONS for path in folder.iterdir() if path.is_file())
+def _has_items(folder: Path, kinds: frozenset[str]) -> bool:
+    """Tell whether an item lies directly in a folder."""
+    return any(path.suffix.lower() in kinds for path in folder.iterdir() if path.is_file())
 
 
-def _pictures(folder: Path, ignored: list[Path], *, deep: bool = True) -> Iterator[Path]:
-    """Yield the pictures in a folder (and below it), noting the other visible files in `ignored`."""
+def _items(folder: Path, ignored: list[Path], kinds: frozenset[str], *, deep: bool = True) -> Iterator[Path]:
+    """Yield the items in a folder (and below it), noting the other visible files in `ignored`."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _is_hidden(name)) if deep else []
         for name in files:
-            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):
+            if os.path.splitext(name)[1].lower() in kinds and not name.startswith("."):
                 yield Path(place, name)
             elif not _is_hidden(name):
                 ignored.append(Path(place, name))
@@ -117,34 +129,42 @@ def _no_folder(root: Path) -> DataError:
     )
 
 
-def _require_pictures(root: Path, rows: list[_Row], ignored: list[Path]) -> None:
-    """Refuse an empty folder, and pictures that lie in no class folder."""
+def _require_items(root: Path, rows: list[_Row], ignored: list[Path], modality: ModuleType) -> None:
+    """Refuse an empty folder, and items that lie in no class folder."""
+    noun, nouns = modality.NOUN
     if not rows:
         others = f" ({len(ignored)} other files, such as {ignored[0].name})" if ignored else ""
         raise DataError(
-            f"{root} holds no pictures{others}",
-            expected=f"{root.name}/CLASS/PICTURE with one of {' '.join(sorted(EXTENSIONS))}",
-            fix="put each class's pictures into a folder of its name",
+            f"{root} holds no {nouns}{others}",
+            expected=f"{root.name}/CLASS/{noun.upper()} with one of {' '.join(sorted(modality.EXTENSIONS))}",
+            fix=f"put each class's {nouns} into a folder of its name",
         )
     if all(label is None for _, label, _, _ in rows):
         raise DataError(
-            f"{root} holds {len(rows)} pictures but no class folders",
-            expected=f"{root.name}/CLASS/PICTURE, the folder's name being the class",
-            fix="put each class's pictures into a folder of its name, or give a .csv with path and label columns",
+            f"{root} holds {len(rows)} {nouns} but no class folders",
+            expected=f"{root.name}/CLASS/{noun.upper()}, the folder's name being the class",
+            fix=f"put each class's {nouns} into a folder of its name, or give a .csv with path and label columns",
         )
 
 
-def _notes(root: Path, ignored: list[Path], empty: list[Path], domains: list[str]) -> tuple[Finding, ...]:
-    """Say what was not taken for a picture, and what was taken for domains."""
+def _notes(
+    root: Path, ignored: list[Path], empty: list[Path], domains: list[str], modality: ModuleType
+) -> tuple[Finding, ...]:
+    """Say what was not taken for an item, and what was taken for domains."""
+    nouns = modality.NOUN[1]
     notes: list[Finding] = []
     if ignored:
         names = tuple(sorted(path.relative_to(root).as_posix() for path in ignored))
         endings = ", ".join(sorted({path.suffix.lower() or path.name for path in ignored})[:8])
-        message = f"{len(names)} files or folders are no pictures by their name ({endings})"
-        notes.append(Finding("not-an-image", "info", message, "left out", names))
+        message = f"{len(names)} files or folders are no {nouns} by their name ({endings})"
+        notes.append(
+            Finding(
+                "not-an-image" if nouns == "pictures" else "not-a-text", "info", message, "left out", names
+            )
+        )
     if empty:
         names = tuple(path.relative_to(root).as_posix() for path in empty)
-        message = f"{len(names)} class folders hold no pictures: {', '.join(names[:10])}"
+        message = f"{len(names)} class folders hold no {nouns}: {', '.join(names[:10])}"
         notes.append(Finding("empty-class", "warning", message, "left out", names))
     if domains:
         notes.append(

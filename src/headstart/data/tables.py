@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from headstart.core.settings import Source
 from headstart.core.types import Finding, SplitName
 from headstart.data.dataset import TableDataset, explain_items, sorted_labels
 from headstart.data.folders import SPLIT_NAMES
+from headstart.data.jsonl import read_jsonl
+from headstart.data.tagged import tagged_rows
+from headstart.modalities import text
 
 GUESSES: dict[str, tuple[str, ...]] = {
     "path": (
@@ -27,7 +32,22 @@ GUESSES: dict[str, tuple[str, ...]] = {
         "img",
         "img_path",
     ),
-    "label": ("label", "class", "target", "category", "class_name", "label_name", "diagnosis", "y"),
+    "text": (
+        "text",
+        "sentence",
+        "review",
+        "content",
+        "body",
+        "message",
+        "comment",
+        "tweet",
+        "document",
+        "title",
+    ),
+    "label": (
+        *("label", "class", "target", "category", "class_name", "label_name", "diagnosis", "y"),
+        *("sentiment", "topic", "intent"),
+    ),
     "split": ("split", "subset", "fold_name", "partition"),
     "group": (
         "group",
@@ -44,7 +64,10 @@ GUESSES: dict[str, tuple[str, ...]] = {
 }
 """Column names, in lower case, by which a role is known when the settings name none; the first that is there."""
 
-TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet")
+TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".jsonl", ".gz")
+
+MOST_FLOAT_CLASSES = 20
+"""More different numbers that are not whole are no classes."""
 
 _MISSING = {"", "nan", "none", "null", "na", "n/a", "<na>", "inf", "-inf", "infinity", "-infinity"}
 
@@ -55,31 +78,38 @@ def as_label(value: object) -> str | None:
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a column of whole numbers with a hole in it is read as floats
-    text = str(value).strip()
-    return None if text.lower() in _MISSING else text
+    label = str(value).strip()
+    return None if label.lower() in _MISSING else label
 
 
 def as_split(value: object, place: str) -> SplitName | None:
     """Return the split that a value means, None where it is missing; DataError says the place of an unknown one."""
-    text = as_label(value)
-    if text is None:
+    name = as_label(value)
+    if name is None:
         return None
-    if text.lower() not in SPLIT_NAMES:
+    if name.lower() not in SPLIT_NAMES:
         raise DataError(
-            f"{place} says the split '{text}'{nearest(text, SPLIT_NAMES)}",
+            f"{place} says the split '{name}'{nearest(name, SPLIT_NAMES)}",
             expected=f"one of {', '.join(SPLIT_NAMES)} (any case), or nothing",
             fix="correct the value, or choose another column with --set data.split_column=...",
         )
-    return SPLIT_NAMES[text.lower()]
+    return SPLIT_NAMES[name.lower()]
 
 
 def open_table(path: Path, source: Source) -> TableDataset:
     """Read a table; paths are relative to its folder. Row numbers in messages count the header as row 1."""
-    columns = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
+    columns = _read_rows(path)
+    if tagged := tagged_rows(path, columns, source):
+        return tagged
     chosen, notes = _choose(path, columns, source)
     values = {role: columns[name] for role, name in chosen.items()}
-    ids, inputs = _paths(path, values["path"])
-    targets = [as_label(value) for value in values["label"]]
+    if "path" in values:
+        ids, inputs = _paths(path, values["path"])
+        modality = "text" if all(item.suffix.lower() in text.EXTENSIONS for item in inputs) else "image"
+    else:
+        inputs = ["" if value is None or value != value else str(value) for value in values["text"]]
+        ids, modality = [f"row {row}" for row in range(2, len(inputs) + 2)], "text"
+    targets, said = _classes(path, values["label"])
     blank: list[object] = [None] * len(ids)
     splits: list[SplitName | None] = [
         as_split(value, f"{path.name} row {row}")
@@ -94,32 +124,76 @@ def open_table(path: Path, source: Source) -> TableDataset:
         splits=splits,
         labels=sorted_labels(targets),
         root=path.parent,
-        notes=notes,
+        modality=modality,
+        notes=(*notes, *said),
+    )
+
+
+def _classes(path: Path, values: Sequence[object]) -> tuple[list[str | None], tuple[Finding, ...]]:
+    """Return a label column as class names; whole numbers written as floats lose their point, others are refused."""
+    labels = [as_label(value) for value in values]
+    numbers = [_as_float(label) for label in labels if label is not None]
+    floats = [number for number in numbers if number is not None]
+    written = any("." in label for label in labels if label)
+    if not written or len(floats) < len(numbers) or not floats:
+        return labels, ()
+    if all(number.is_integer() for number in floats):
+        message = "the labels are whole numbers written with a point (1.0): taken as the classes 1, 2, ..."
+        note = Finding("labels-as-floats", "info", message)
+        return [None if label is None else str(int(float(label))) for label in labels], (note,)
+    distinct = len(set(floats))
+    if distinct > MOST_FLOAT_CLASSES:
+        raise DataError(
+            f"{path}: the label column holds {distinct} different numbers such as {floats[0]:g}",
+            expected="classes",
+            fix="put the numbers into ranges with names (low, middle, high), or name another column: "
+            "--set data.label_column=NAME",
+        )
+    return labels, ()
+
+
+def _as_float(label: str) -> float | None:
+    """Return a label as a number, None where it is none."""
+    try:
+        return float(label)
+    except ValueError:
+        return None
+
+
+def _read_rows(path: Path) -> dict[str, Sequence[object]]:
+    """Read a table of any kind as columns."""
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        return _read_parquet(path)
+    return (
+        read_jsonl(path)
+        if ending == ".jsonl" or path.name.lower().endswith(".jsonl.gz")
+        else _read_text(path)
     )
 
 
 def _read_text(path: Path) -> dict[str, Sequence[object]]:
-    """Read a CSV or TSV in UTF-8 (with or without a byte-order mark) as columns of text."""
+    """Read a CSV or TSV as columns, in UTF-8, UTF-16, or the encoding that its bytes suggest (with a warning)."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(
             f"{path} does not exist", expected="a table", fix="check the path for spelling"
         ) from None
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text: {error.reason} at byte {error.start}",
-            expected="a CSV or TSV file in UTF-8",
-            fix="save it as 'CSV UTF-8'",
-        ) from None
-    if "\0" in text:
-        raise DataError(
-            f"{path} has NUL bytes", expected="a CSV or TSV file in UTF-8", fix="save it as 'CSV UTF-8'"
+    whole, encoding = text.decoded(content, str(path))
+    if "utf" not in encoding:
+        warnings.warn(
+            f"{path} is not UTF-8: read as {encoding} (save it as 'CSV UTF-8' to be sure)", stacklevel=2
         )
-    lines = text.splitlines(keepends=True)
+    # Only line ends end a line: texts may hold other separators (U+2028, a form feed).
+    lines = list(io.StringIO(whole, newline=""))
     first = lines[0] if lines else ""
     separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
-    rows = list(csv.reader(lines, delimiter=separator))
+    before = csv.field_size_limit(max(csv.field_size_limit(), len(whole) + 1))
+    try:
+        rows = list(csv.reader(lines, delimiter=separator))
+    finally:
+        csv.field_size_limit(before)
     return _as_columns(path, rows)
 
 
@@ -189,9 +263,15 @@ def _choose(
         if role not in chosen and found is not None:
             chosen[role] = found
             guessed.append(f"{role} = '{found}'")
-    for role in ("path", "label"):
-        if role not in chosen:
-            raise _no_column(path, columns, role, f"no column that looks like the {role}")
+    if source.text_column is not None or "path" not in chosen:
+        chosen.pop("path", None)
+        if "text" not in chosen:
+            raise _no_column(path, columns, "path", "no column that looks like the path or the text")
+    else:
+        chosen.pop("text", None)
+    guessed = [note for note in guessed if note.partition(" ")[0] in chosen]
+    if "label" not in chosen:
+        raise _no_column(path, columns, "label", "no column that looks like the label")
     if not guessed:
         return chosen, ()
     return chosen, (
@@ -221,25 +301,25 @@ def _paths(table: Path, values: Sequence[object]) -> tuple[list[str], list[Path]
     ids: list[str] = []
     rows: dict[str, int] = {}
     for row, value in enumerate(values, start=2):
-        text = as_label(value)
-        if text is None:
+        given = as_label(value)
+        if given is None:
             raise DataError(
                 f"{table.name} row {row} has no path",
                 expected="the path of a file",
                 fix="fill it in or delete the row",
             )
-        name = os.path.relpath(os.path.normpath(os.path.join(root, text.replace("\\", "/"))), root).replace(
+        name = os.path.relpath(os.path.normpath(os.path.join(root, given.replace("\\", "/"))), root).replace(
             os.sep, "/"
         )
         if name == ".." or name.startswith("../"):
             raise DataError(
-                f"{table.name} row {row}: {text} lies outside {root}",
+                f"{table.name} row {row}: {given} lies outside {root}",
                 expected="paths inside the table's own folder",
                 fix="move the table to the folder above all of its files, or correct the path",
             )
         if name in rows:
             raise DataError(
-                f"{table.name} rows {rows[name]} and {row} both name {text}",
+                f"{table.name} rows {rows[name]} and {row} both name {given}",
                 expected="one row a file",
                 fix="delete one of the rows",
             )

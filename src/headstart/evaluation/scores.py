@@ -12,6 +12,7 @@ from headstart.core.errors import DataError
 from headstart.core.types import Score
 from headstart.evaluation.metrics import (
     BINS,
+    CLASS_METRICS,
     CONFIDENCE,
     METRICS,
     bin_of,
@@ -77,12 +78,18 @@ class Evaluation:
     per_class: tuple[ClassRow, ...]
     per_domain: tuple[DomainRow, ...]
     confusion: tuple[tuple[int, ...], ...]
-    """[C, C] counts, rows are the truth."""
+    """[C, C] counts, rows are the truth; empty where classes do not exclude each other."""
     reliability: tuple[Bin, ...]
     notes: tuple[str, ...] = ()
     """What a reader must know: classes without test items, scores not defined, how it was resampled."""
     num_groups: int = 0
     resamples: int = 1000
+    task: str = "classification"
+
+    @property
+    def primary(self) -> Score:
+        """The measure that decides."""
+        return self.scores[0]
 
     def score(self, name: str) -> Score:
         """Return one metric; KeyError where it is unknown or not defined on these items (see `notes`)."""
@@ -100,20 +107,20 @@ class Evaluation:
         return tuple(pairs[:limit])
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values; of the confusion matrix, [truth, predicted, count] of each cell not zero."""
+        """Return JSON values; of the confusion matrix, [truth, predicted, count] of each cell not zero, if any."""
         cells = [
             [row, column, count]
             for row, counts in enumerate(self.confusion)
             for column, count in enumerate(counts)
             if count
         ]
-        return {**_listed(asdict(self)), "confusion": cells}
+        return {**_listed(asdict(self)), "confusion": cells if self.confusion else None}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Evaluation:
         """Read what `to_json` wrote."""
         matrix = np.zeros((len(values["labels"]), len(values["labels"])), int)
-        for row, column, count in values["confusion"]:
+        for row, column, count in values["confusion"] or ():
             matrix[row, column] = count
         return cls(
             labels=tuple(values["labels"]),
@@ -123,11 +130,12 @@ class Evaluation:
             per_domain=tuple(
                 DomainRow(row["domain"], _scores(row["scores"])) for row in values["per_domain"]
             ),
-            confusion=_counts(matrix),
+            confusion=() if values["confusion"] is None else _counts(matrix),
             reliability=tuple(Bin(**row) for row in values["reliability"]),
             notes=tuple(values["notes"]),
             num_groups=values["num_groups"],
             resamples=values["resamples"],
+            task=values.get("task", "classification"),
         )
 
 
@@ -150,7 +158,7 @@ def evaluate(
     """
     probabilities, targets = _checked(probabilities, targets, labels)
     blocks, num_groups = blocks_of(groups, len(targets))
-    measured = _measure(probabilities, targets, blocks, tuple(METRICS), resamples=resamples, seed=seed)
+    measured = _measure(probabilities, targets, blocks, CLASS_METRICS, resamples=resamples, seed=seed)
     matrix = np.zeros((len(labels), len(labels)), int)
     np.add.at(matrix, (targets, probabilities.argmax(1)), 1)
     return Evaluation(
@@ -160,38 +168,31 @@ def evaluate(
         per_class=_class_rows(matrix, labels),
         per_domain=_domain_rows(probabilities, targets, blocks, domains, resamples=resamples, seed=seed),
         confusion=_counts(matrix),
-        reliability=_reliability(probabilities, targets),
+        reliability=reliability(probabilities.max(1), probabilities.argmax(1) == targets),
         notes=_notes(matrix, labels, measured, num_groups),
         num_groups=num_groups,
         resamples=resamples,
     )
 
 
-def paired_difference(
-    first: np.ndarray,
-    second: np.ndarray,
-    targets: np.ndarray,
+def paired_gain(
+    gain: np.ndarray,
     *,
+    name: str,
     groups: Sequence[str] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Score:
-    """Return the accuracy of `first` minus that of `second` with its paired 95 % bootstrap interval.
+    """Return the mean of how much better one model answered each item, `gain` [N], with its 95 % bootstrap interval.
 
-    Both are class ids [N] or probabilities [N, C] of the same items. A resample draws the same items for
-    both, so what is hard for both cancels out: an interval without 0 is a difference that these items prove.
+    As a resample draws the same items for both models, what is hard for both cancels out: an interval without 0 is a
+    difference that these items prove. DataError where there are no items.
     """
-    if not len(first) == len(second) == len(targets) > 0:
-        raise DataError(
-            f"{len(first)} and {len(second)} predictions for {len(targets)} targets",
-            expected="two predictions an item, for at least one item",
-            fix="predict the same items with both models",
-        )
-    right = [(given.argmax(1) if given.ndim == 2 else given) == targets for given in (first, second)]
-    gain = right[0].astype(np.float64) - right[1]
-    blocks, _ = blocks_of(groups, len(targets))
+    if not len(gain):
+        raise DataError("no items to compare on", expected="at least one item", fix="predict some items")
+    blocks, _ = blocks_of(groups, len(gain))
     drawn = [gain @ weights / weights.sum(0) for weights in draw_weights(blocks, resamples, seed)]
-    return _score("accuracy_difference", float(gain.mean()), np.concatenate(drawn), len(targets))
+    return score_of(name, float(gain.mean()), np.concatenate(drawn), len(gain))
 
 
 def _measure(
@@ -210,7 +211,7 @@ def _measure(
         weighted_metrics(w, probabilities, targets, metrics) for w in draw_weights(blocks, resamples, seed)
     ]
     scores = {
-        name: _score(name, float(value[0]), np.concatenate([chunk[name] for chunk in chunks]), n)
+        name: score_of(name, float(value[0]), np.concatenate([chunk[name] for chunk in chunks]), n)
         for name, value in values.items()
         if not np.isnan(value[0])
     }
@@ -222,7 +223,7 @@ def _measure(
     return tuple(scores.values())
 
 
-def _score(name: str, value: float, drawn: np.ndarray, n: int) -> Score:
+def score_of(name: str, value: float, drawn: np.ndarray, n: int) -> Score:
     """Return the percentile interval of a metric's resamples, widened to hold the value itself."""
     known = drawn[~np.isnan(drawn)]
     edges = np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) if len(known) else (value, value)
@@ -268,16 +269,15 @@ def _domain_rows(
     return tuple(rows)
 
 
-def _reliability(probabilities: np.ndarray, targets: np.ndarray) -> tuple[Bin, ...]:
-    """Return the bins that hold items."""
-    top, right = probabilities.max(1), probabilities.argmax(1) == targets
-    place = bin_of(top)
+def reliability(certainty: np.ndarray, right: np.ndarray) -> tuple[Bin, ...]:
+    """Return the bins that hold answers, given how sure each was [M] and whether it was right [M]."""
+    place = bin_of(certainty)
     return tuple(
         Bin(
             i / BINS,
             (i + 1) / BINS,
             int(inside.sum()),
-            top[inside].mean().item(),
+            certainty[inside].mean().item(),
             right[inside].mean().item(),
         )
         for i in range(BINS)

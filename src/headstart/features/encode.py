@@ -19,29 +19,32 @@ from headstart.train.runtime import Context, Event, draw, limited_threads
 
 if TYPE_CHECKING:
     from headstart.core.protocols import Dataset, Encoder
-    from headstart.core.types import Form
+    from headstart.core.types import Form, Prepared
 
 VERSION = 1
 """Version of the encoding step; bump when its numbers move."""
 BATCH = 8
-"""Pictures a forward pass on a CPU (more does not gain there); a GPU takes GPU_BATCH."""
+"""Items a forward pass on a CPU (more does not gain there); a GPU takes GPU_BATCH."""
 GPU_BATCH = 128
 SHARD = 1024
 """Rows a shard; a killed run loses at most this many."""
 VIEW_STRENGTH = "standard"
 
-_Batch = tuple[list[tuple[int, Any]], np.ndarray | None, dict[int, str]]
+_Batch = tuple[list[tuple[int, Any]], list[np.ndarray], dict[int, str]]
 """Opened items with their facts, their features, and why others could not be read."""
+
+Rows = np.ndarray | list[np.ndarray]
+"""Features of items: one array [n, width] of a vector form, or one [L, width] an item of the `sequence` form."""
 
 
 @dataclass(frozen=True)
 class Encoded:
     """Features of a dataset's items and what was learnt of them on the way.
 
-    `features` [n, width] float32 are the rows of the items `indices`; `failures` says why an item could not be read.
+    `features` (float32) are the rows of the items `indices`; `failures` says why an item could not be read.
     """
 
-    features: np.ndarray
+    features: Rows
     indices: tuple[int, ...]
     facts: dict[int, Any]
     failures: dict[int, str]
@@ -49,33 +52,35 @@ class Encoded:
     num_stored: int
 
 
-def encode(
-    dataset: Dataset,
-    encoder: Encoder,
-    *,
-    form: Form,
-    context: Context,
-    view: int = 0,
-    max_megapixels: float = 64,
-) -> Encoded:
+def take(features: Rows, rows: Sequence[int]) -> Rows:
+    """Return some items' features, in this order."""
+    return features[list(rows)] if isinstance(features, np.ndarray) else [features[row] for row in rows]
+
+
+def encode(dataset: Dataset, encoder: Encoder, *, form: Form, context: Context, view: int = 0) -> Encoded:
     """Return the features of every readable item, encoding only those that the store does not hold.
 
-    View 0 is the picture itself, view v > 0 an augmented one drawn from (seed, view, item).
+    View 0 is the item itself, view v > 0 an augmented one drawn from (seed, view, item).
     """
     hashes = [dataset.item_hash(index) for index in range(len(dataset))]
     shards = Shards(context.store, "features-v1", feature_key(encoder, form, context.seed, view))
     first = {item: index for index, item in reversed(list(enumerate(hashes)))}
     missing = [index for index in sorted(first.values()) if hashes[index] not in shards]
-    stream = _Stream(dataset, encoder, context, view=view, max_megapixels=max_megapixels)
     failures: dict[str, str] = {}
     if missing:
-        _fill(shards, missing, hashes, stream, choose_runtime(encoder, form, context), failures)
+        run = choose_runtime(encoder, form, context)
+        stream = _Stream(dataset, encoder, context, form=form, view=view)
+        if context.device.type != "cpu":  # A batch is padded to its longest item.
+            missing.sort(key=lambda index: _length(dataset[index].input))
+        _fill(shards, missing, hashes, stream, run, failures)
     indices = [index for index, item in enumerate(hashes) if item in shards]
-    modality = resolve("modality", encoder.spec.modality)
-    facts = {index: _facts(modality.Facts, shards, hashes[index]) for index in indices} if view == 0 else {}
-    features = (
-        shards.gather([hashes[index] for index in indices], "features") if indices else np.empty((0, 0))
-    )
+    found = [hashes[index] for index in indices]
+    kind = resolve("modality", encoder.spec.modality).Facts
+    facts = {index: _facts(kind, shards, hashes[index]) for index in indices} if view == 0 else {}
+    if form == "sequence":
+        features: Rows = [np.array(shards.row(item, "features")) for item in found]
+    else:
+        features = shards.gather(found, "features") if found else np.empty((0, encoder.spec.width[form]))
     unread = {index: failures[item] for index, item in enumerate(hashes) if item in failures}
     num_encoded = len(missing) - len(failures)
     return Encoded(features, tuple(indices), facts, unread, num_encoded, len(indices) - num_encoded)
@@ -94,25 +99,19 @@ class _Stream:
     """Opens items, each on its own, so that a bad one is a line in `failures` and not the end."""
 
     def __init__(
-        self, dataset: Dataset, encoder: Encoder, context: Context, *, view: int, max_megapixels: float
+        self, dataset: Dataset, encoder: Encoder, context: Context, *, form: Form, view: int
     ) -> None:
-        self.dataset, self.context, self.view, self.max_megapixels = dataset, context, view, max_megapixels
-        self.modality = resolve("modality", encoder.spec.modality)
-        self.contract = encoder.spec.contract
+        self.dataset, self.encoder, self.context, self.view = dataset, encoder, context, view
+        self.is_ragged = form == "sequence"
         self.batch = BATCH if context.device.type == "cpu" else GPU_BATCH
 
-    def open(self, index: int) -> tuple[np.ndarray, Any]:
-        """Return an item's pixels (of this view) and facts."""
+    def open(self, index: int) -> Prepared:
+        """Return an item's value (of this view) and facts."""
         raw = self.dataset[index].input
-        limit = self.max_megapixels
         if self.view == 0:
-            prepared = self.modality.prepare(raw, self.contract, max_megapixels=limit)
-            return prepared.pixels, prepared.facts
+            return self.encoder.prepare(raw)
         generator = draw(self.context.seed, "view", self.view, self.dataset.item_hash(index))
-        picture = self.modality.augment(
-            raw, self.contract, generator, strength=VIEW_STRENGTH, max_megapixels=limit
-        )
-        return picture, None
+        return self.encoder.prepare(raw, draw=generator, strength=VIEW_STRENGTH)
 
 
 def _fill(
@@ -131,7 +130,8 @@ def _fill(
 
     def flush() -> None:
         if kept:
-            shards.append(kept, {"features": np.concatenate(rows), **_columns(facts)})
+            features = rows if stream.is_ragged else np.stack(rows)
+            shards.append(kept, {"features": features, **_columns(facts)})
         for waiting in (kept, rows, facts):
             waiting.clear()
 
@@ -139,8 +139,7 @@ def _fill(
         failures.update({hashes[index]: reason for index, reason in bad.items()})
         kept.extend(hashes[index] for index, _ in opened)
         facts.extend(fact for _, fact in opened if fact is not None)
-        if features is not None:
-            rows.append(features)
+        rows.extend(features)
         done += len(opened) + len(bad)
         try:
             stream.context.progress(Event("encode", done, len(missing)))
@@ -157,21 +156,21 @@ def _batches(missing: Sequence[int], stream: _Stream, run: Run) -> Iterator[_Bat
 
     def work(indices: Sequence[int]) -> _Batch:
         opened: list[tuple[int, Any]] = []
-        pictures: list[np.ndarray] = []
+        values: list[np.ndarray] = []
         bad: dict[int, str] = {}
         for index in indices:
             try:
-                picture, facts = stream.open(index)
+                prepared = stream.open(index)
             except DataError as error:
                 bad[index] = error.given
                 continue
-            opened.append((index, facts))
-            pictures.append(picture)
-        return opened, run(stream.modality.batch(pictures)) if pictures else None, bad
+            opened.append((index, prepared.facts))
+            values.append(prepared.value)
+        return opened, run(values) if values else [], bad
 
     chunks = [missing[start : start + stream.batch] for start in range(0, len(missing), stream.batch)]
     ahead = 2 * stream.context.threads
-    # Each of our threads works alone on its pictures; torch and onnxruntime bring no others.
+    # Each of our threads works alone on its items; torch and onnxruntime bring no others.
     with limited_threads(1), ThreadPoolExecutor(stream.context.threads, thread_name_prefix="encode") as pool:
         waiting: list[Future[Any]] = []
         try:
@@ -184,6 +183,11 @@ def _batches(missing: Sequence[int], stream: _Stream, run: Run) -> Iterator[_Bat
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _length(raw: Any) -> int:
+    """Return how long a text or a list of words is; other inputs are of one size once they are open."""
+    return len(raw) if isinstance(raw, (str, tuple)) else 0
 
 
 def _columns(facts: Sequence[Any]) -> dict[str, np.ndarray]:

@@ -40,6 +40,9 @@ _MOST_PIXELS = 64_000_000
 class Pictures:
     """Inputs of a dataset by index, decoded where that is kept."""
 
+    lengths: np.ndarray | None = None
+    """Pictures are all of one size once they are open."""
+
     def __init__(self, dataset: Dataset, kept: dict[int, np.ndarray]) -> None:
         """Join a dataset with the pictures that are kept (memory-mapped)."""
         self._dataset, self._kept = dataset, kept

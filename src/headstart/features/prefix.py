@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from headstart.core.errors import TrainingError
 from headstart.core.hashing import digest
 from headstart.core.registry import resolve
-from headstart.features.runtime import Run, onnx_runtime, torch_runtime
+from headstart.features.runtime import Run, choose_runtime
 from headstart.features.shards import Shards
 from headstart.train.batches import Batch, cuts, prefetch
 from headstart.train.runtime import Context, Event, draw, limited_threads
@@ -43,7 +43,7 @@ MOST_VIEWS = 8
 
 @dataclass(frozen=True)
 class Cut:
-    """An encoder cut after its first `depth` groups: `prefix` runs frozen on uint8 [N, H, W, C], `suffix` trains."""
+    """An encoder cut after its first `depth` groups: `prefix` runs frozen on prepared values, `suffix` trains."""
 
     depth: int
     prefix: Run
@@ -57,17 +57,16 @@ class Activations:
     shards: tuple[Shards, ...]
     hashes: tuple[str, ...]
 
-    def gather(self, indices: np.ndarray, views: np.ndarray) -> np.ndarray:
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """Return the numbers of each item's row, None where all rows are of one shape."""
+        sizes = np.array([self.shards[0].row(item, "activations").size for item in self.hashes])
+        return None if len(sizes) == 0 or (sizes == sizes[0]).all() else sizes
+
+    def gather(self, indices: np.ndarray, views: np.ndarray) -> list[np.ndarray]:
         """Return rows of float16, one for each (item, view) pair, in this order."""
-        parts: list[np.ndarray] = []
-        places: list[np.ndarray] = []
-        for view in np.unique(views):
-            here = np.flatnonzero(views == view)
-            parts.append(
-                self.shards[view].gather([self.hashes[index] for index in indices[here]], "activations")
-            )
-            places.append(here)
-        return np.concatenate(parts)[np.argsort(np.concatenate(places), kind="stable")]
+        pairs = zip(indices, views, strict=True)
+        return [self.shards[view].row(self.hashes[index], "activations") for index, view in pairs]
 
 
 def cut(encoder: Encoder, depth: int, *, form: Form, context: Context) -> Cut | None:
@@ -75,15 +74,7 @@ def cut(encoder: Encoder, depth: int, *, form: Form, context: Context) -> Cut | 
     parts = encoder.split(depth, form) if depth else None
     if parts is None:
         return None
-    prefix, suffix = parts
-    if context.device.type != "cpu":
-        return Cut(depth, torch_runtime(prefix, context), suffix)
-    contract = encoder.spec.contract
-    key = digest(
-        "prefix graph", VERSION, encoder.spec.weights_sha256, contract, depth, form, torch.__version__
-    )
-    shape = (*contract.size, contract.channels)
-    return Cut(depth, onnx_runtime(prefix, shape, key=key, context=context), suffix)
+    return Cut(depth, choose_runtime(encoder, form, context, depth=depth), parts[1])
 
 
 def activations(
@@ -167,27 +158,30 @@ class _Chunks:
         """Open a chunk's missing items and run the prefix on them; ids are their hashes."""
         indices = self.missing(epoch, step)
         draws = [draw(self.seed, "view", epoch, self.hashes[index]) for index in indices] if epoch else None
-        pixels = open_pixels(
-            self.encoder, [self.dataset[index].input for index in indices], draws, self.strength
+        inputs = [self.dataset[index].input for index in indices]
+        rows = half(self.prefix(prepare_all(self.encoder, inputs, draws, self.strength)))
+        # Rows of texts differ in length: each is a tensor of its own.
+        return Batch(
+            tuple(self.hashes[index] for index in indices), tuple(map(torch.from_numpy, rows)), epoch
         )
-        rows = half(self.prefix(pixels))
-        return Batch(tuple(self.hashes[index] for index in indices), (torch.from_numpy(rows),), epoch)
 
 
-def open_pixels(
+def prepare_all(
     encoder: Encoder, inputs: Sequence[object], draws: Sequence[np.random.Generator] | None, strength: str
-) -> np.ndarray:
-    """Open inputs as uint8 [N, H, W, C], augmented where `draws` are given."""
-    return encoder.collate(inputs, draws=draws, strength=strength).permute(0, 2, 3, 1).numpy()
+) -> list[np.ndarray]:
+    """Open inputs as their encoder's values, augmented where `draws` are given."""
+    pairs = zip(inputs, draws or [None] * len(inputs), strict=True)
+    return [encoder.prepare(raw, draw=generator, strength=strength).value for raw, generator in pairs]
 
 
-def half(rows: np.ndarray) -> np.ndarray:
+def half(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return activations as float16; TrainingError where they do not fit its range."""
     with np.errstate(over="ignore"):
-        small = rows.astype(np.float16)
-    if not np.isfinite(small).all():
+        small = [row.astype(np.float16) for row in rows]
+    largest = max((float(np.abs(row).max()) for row in rows), default=0.0)
+    if not largest <= float(np.finfo(np.float16).max):
         raise TrainingError(
-            f"activations reach {np.abs(rows).max():.3g}, beyond the range of float16",
+            f"activations reach {largest:.3g}, beyond the range of float16",
             expected="activations within 65504",
             fix="cut at another depth (finetune.train_last)",
         )
@@ -214,7 +208,7 @@ def _fill(chunks: _Chunks, context: Context, *, check: Callable[[], None]) -> No
             _append(chunks.shards, waiting)
             waiting, size = [], 0
         waiting.append(batch)
-        size += batch.tensors[0].nbytes
+        size += sum(row.nbytes for row in batch.tensors)
         context.progress(Event("activations", done, len(positions)))
     if waiting:
         _append(chunks.shards, waiting)
@@ -222,8 +216,10 @@ def _fill(chunks: _Chunks, context: Context, *, check: Callable[[], None]) -> No
 
 def _append(shards: Sequence[Shards], batches: Sequence[Batch]) -> None:
     """Write some chunks of one view as one shard."""
-    rows = np.concatenate([batch.tensors[0].numpy() for batch in batches])
-    shards[batches[0].step].append([item for batch in batches for item in batch.ids], {"activations": rows})
+    rows = [row.numpy() for batch in batches for row in batch.tensors]
+    is_even = len({row.shape for row in rows}) == 1
+    items = [item for batch in batches for item in batch.ids]
+    shards[batches[0].step].append(items, {"activations": np.stack(rows) if is_even else rows})
 
 
 # -- depth and number of views --------------------------------------------------------------------------------

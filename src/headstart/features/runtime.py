@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 
 from headstart.core.hashing import digest
 from headstart.train.runtime import Context, autocast, channels_last
@@ -20,76 +19,82 @@ if TYPE_CHECKING:
     from headstart.core.protocols import Encoder
     from headstart.core.types import Form
 
-VERSION = 2
+VERSION = 3
 """Version of the exported graphs; bump when the export changes."""
 TOLERANCE = 1e-4
 """Largest relative difference between a runtime's features and torch's (max abs difference / max abs value)."""
 
-Run = Callable[[np.ndarray], np.ndarray]
-"""uint8 pictures [N, H, W, C] to float32 [N, ...]; may be called from several threads at once."""
+Run = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+"""Values (as an encoder prepares them) to one float32 row an item; may be called from several threads at once."""
 
 
-def choose_runtime(encoder: Encoder, form: Form, context: Context) -> Run:
-    """Return the fastest exact runtime for an encoder's vector form on the context's device."""
-    network = encoder.network(form)
+def choose_runtime(encoder: Encoder, form: Form, context: Context, *, depth: int = 0) -> Run:
+    """Return the fastest exact runtime for a form of an encoder, or for the prefix of a cut at `depth`, here."""
     if context.device.type != "cpu":
-        return torch_runtime(network, context)
-    contract = encoder.spec.contract
-    key = digest(
-        "graph", VERSION, encoder.spec.weights_sha256, encoder.spec.name, contract, form, torch.__version__
-    )
-    return onnx_runtime(network, (*contract.size, contract.channels), key=key, context=context)
+        return torch_runtime(encoder, form, context, depth=depth)
+    return onnx_runtime(encoder, form, context, depth=depth)
 
 
-def torch_runtime(network: nn.Module, context: Context, *, precision: str = "bfloat16") -> Run:
-    """Run a network by torch in eval mode, channels-last, in bfloat16 where the device gains from it."""
-    network = channels_last(network.eval().to(context.device))
+def torch_runtime(
+    encoder: Encoder, form: Form, context: Context, *, depth: int = 0, precision: str = "bfloat16"
+) -> Run:
+    """Run a network by torch in eval mode, in bfloat16 and channels-last where the device gains from it."""
+    parts = encoder.split(depth, form) if depth else (encoder.network(form),)
+    assert parts is not None, "the caller has seen that it can be cut"
+    network = channels_last(parts[0].eval().to(context.device))
 
-    def run(pictures: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(pictures).to(context.device, non_blocking=True).permute(0, 3, 1, 2)
+    def run(values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        # Torch has other kernels, with other roundings, for a batch of one: a lone item runs beside itself.
+        given = values if len(values) > 1 else [*values, *values]
+        batch = encoder.batch(given).to(context.device, non_blocking=True)
         with torch.inference_mode(), autocast(context.device, precision):
-            return network(batch).float().cpu().numpy()
-
-    return _never_alone(run)
-
-
-def onnx_runtime(network: nn.Module, shape: tuple[int, int, int], *, key: str, context: Context) -> Run:
-    """Run a network by onnxruntime on the CPU, exported once into the store; by torch where the two disagree.
-
-    `shape` is (height, width, channels) of the pictures; BatchNorm is folded into the convolutions by the export.
-    """
-    from headstart.features.graph import export, open_session
-
-    def make(folder: Path) -> None:
-        try:
-            parity = {"relative_difference": export(network, shape, folder / "graph.onnx")}
-        except torch.onnx.OnnxExporterError as error:
-            # An operator that ONNX has not (VGG's adaptive pooling of small pictures, for one).
-            fault = f"cannot be had ({str(error).splitlines()[0][:120]})"
-            parity = {"relative_difference": math.inf, "fault": fault}
-        (folder / "parity.json").write_text(json.dumps(parity))
-
-    folder, _ = context.store.get_or("graphs-v1", key, make)
-    parity = json.loads((folder / "parity.json").read_text())
-    if not parity["relative_difference"] <= TOLERANCE:
-        fault = parity.get("fault") or f"differs from torch by {parity['relative_difference']:.1e}"
-        warnings.warn(f"onnxruntime {fault} on this network: torch runs it", stacklevel=2)
-        return torch_runtime(network, context)
-    session = open_session(folder / "graph.onnx")
-
-    def run(pictures: np.ndarray) -> np.ndarray:
-        # One by one: no slower on a CPU, as activations stay in its cache, and no item depends on its neighbours.
-        rows = np.ascontiguousarray(pictures)
-        found = [np.asarray(session.run(None, {"pictures": rows[i : i + 1]})[0]) for i in range(len(rows))]
-        return np.concatenate(found)
+            outputs = network(batch).float()
+        return encoder.rows(given, outputs, form, depth=depth)[: len(values)]
 
     return run
 
 
-def _never_alone(run: Run) -> Run:
-    """Run a lone picture together with itself: torch has other kernels, with other roundings, for a batch of one."""
+def onnx_runtime(encoder: Encoder, form: Form, context: Context, *, depth: int = 0) -> Run:
+    """Run a network by onnxruntime on the CPU, exported once into the store; by torch where the two disagree."""
+    from headstart.features.graph import open_session
 
-    def paired(pictures: np.ndarray) -> np.ndarray:
-        return run(pictures) if len(pictures) > 1 else run(np.repeat(pictures, 2, 0))[:1]
+    spec = encoder.spec
+    key = digest(
+        "graph", VERSION, spec.weights_sha256, spec.name, spec.contract, form, depth, torch.__version__
+    )
+    folder, _ = context.store.get_or("graphs-v1", key, lambda folder: _export(encoder, form, depth, folder))
+    parity = json.loads((folder / "parity.json").read_text())
+    if not parity["relative_difference"] <= TOLERANCE:
+        fault = parity.get("fault") or f"differs from torch by {parity['relative_difference']:.1e}"
+        warnings.warn(f"onnxruntime {fault} on this network: torch runs it", stacklevel=2)
+        return torch_runtime(encoder, form, context, depth=depth)
+    session = open_session(folder / "graph.onnx")
 
-    return paired
+    def run(values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        # One by one: no slower on a CPU, as activations stay in its cache, and no item depends on its neighbours.
+        return [
+            encoder.join(
+                value,
+                [np.asarray(session.run(None, {"pieces": piece})[0]) for piece in encoder.pieces(value)],
+                form,
+                depth=depth,
+            )
+            for value in values
+        ]
+
+    return run
+
+
+def _export(encoder: Encoder, form: Form, depth: int, folder: Path) -> None:
+    """Write an encoder's graph and how far it is from torch into a folder."""
+    from headstart.features import graph
+
+    wanted = encoder.graph(form, depth=depth)
+    parity: dict[str, object] = {"relative_difference": math.inf, "fault": "has no graph"}
+    if wanted is not None:
+        try:
+            parity = {"relative_difference": graph.export(wanted, folder / "graph.onnx")}
+        except torch.onnx.OnnxExporterError as error:
+            # An operator that ONNX has not (VGG's adaptive pooling of small pictures, for one).
+            parity["fault"] = f"cannot be had ({str(error).splitlines()[0][:120]})"
+    (folder / "parity.json").write_text(json.dumps(parity))

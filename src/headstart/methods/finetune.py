@@ -6,7 +6,6 @@ prefix whose output is computed once per item and view, or at least outside the 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from headstart.core.errors import PlanError
-from headstart.features.pictures import keep_pictures
-from headstart.features.prefix import Activations, Cut, activations, cut, half, open_pixels, view_of
+from headstart.features.inputs import keep_inputs
+from headstart.features.prefix import Activations, Cut, activations, cut, half, prepare_all, view_of
 from headstart.train.batches import Batch, Items, prefetch
 from headstart.train.loop import train
 from headstart.train.optim import ParameterGroup, freeze, parameter_groups
 from headstart.train.position import LoopSettings, Trained, Validate, Validation
 from headstart.train.runtime import Context, autocast, channels_last, choose_batch_size, device_memory, draw
-from headstart.train.schedule import opening_epochs, warmup_cosine
+from headstart.train.schedule import opening_epochs, slanted_triangular, warmup_cosine
 from headstart.train.signals import stopping
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 VERSION = 1
 """Version of this method; bump when its numbers move."""
 VALIDATION_BATCH = 32
+SCHEDULES = {"cosine": warmup_cosine, "slanted": slanted_triangular}
 
 
 class Trainable(Protocol):
@@ -77,10 +77,14 @@ class FineTuned:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """How a dataset's items reach the module that trains: tensors of the chosen items in an epoch."""
+    """How a dataset's items reach the module that trains: the tensor of the chosen items in an epoch.
+
+    `lengths` [n], where items differ in length, let batches hold items of like length.
+    """
 
     open: Callable[[np.ndarray, int], Tensor]
     dataset: Dataset
+    lengths: np.ndarray | None = None
 
 
 def finetune(
@@ -110,6 +114,7 @@ def finetune(
         _with_targets(inputs, model.task),
         lambda index: training[index].id,
         context.seed,
+        lengths=inputs.lengths,
     )
     groups = _groups(trained, head, settings)
     with _dropout(head, settings.dropout), freeze(encoder.module, frozen):
@@ -178,6 +183,7 @@ def _loop_settings(
     epochs = settings.head_epochs + settings.epochs
     total, head = epochs * source.steps, settings.head_epochs * source.steps
     spec = model.encoder.spec
+    factor = SCHEDULES[settings.schedule]
     identity = {
         "method": {"name": "finetune", "version": VERSION, "views": views, "batch_size": source.batch_size},
         "data": training.fingerprint,
@@ -189,7 +195,7 @@ def _loop_settings(
     return LoopSettings(
         stage="finetune",
         epochs=epochs,
-        factor=lambda step: warmup_cosine(step, total=total, warmup=settings.warmup, head=head),
+        factor=lambda step: factor(step, total=total, warmup=settings.warmup, head=head),
         micro=-(-source.batch_size // settings.accumulate),
         clip_norm=settings.clip_norm,
         ema=settings.ema,
@@ -197,7 +203,8 @@ def _loop_settings(
         precision=settings.precision,
         checkpoint_steps=settings.checkpoint_steps,
         freeze_statistics=settings.freeze_statistics,
-        chance=_chance(training),
+        chance=model.task.chance([training[index].target for index in range(len(training))]),
+        quality=model.task.quality_name,
         identity=identity,
     )
 
@@ -219,37 +226,45 @@ def _training_inputs(
             strength=settings.augment,
             context=context,
         )
-        return _Inputs(
-            lambda indices, epoch: _rows(kept, indices, view_of(context.seed, epoch, indices, views)), dataset
+        return _cached(
+            dataset, encoder, kept, lambda indices, epoch: view_of(context.seed, epoch, indices, views)
         )
     with stopping(context.command) as stop:
-        pictures = keep_pictures(dataset, encoder.spec.contract, context=context, check=stop.check)
+        inputs = keep_inputs(dataset, encoder, context=context, check=stop.check)
 
     def open_items(indices: np.ndarray, epoch: int) -> Tensor:
         draws = [draw(context.seed, "augment", epoch, int(index)) for index in indices]
-        inputs = [pictures[int(index)] for index in indices]
-        if place is None:
-            return encoder.collate(inputs, draws=draws, strength=settings.augment)
-        return torch.from_numpy(half(place.prefix(open_pixels(encoder, inputs, draws, settings.augment))))
+        values = prepare_all(encoder, [inputs[int(index)] for index in indices], draws, settings.augment)
+        return encoder.stack(half(place.prefix(values))) if place else encoder.batch(values)
 
-    return _Inputs(open_items, dataset)
+    return _Inputs(open_items, dataset, inputs.lengths)
 
 
 def _validation_inputs(dataset: Dataset, encoder: Encoder, place: Cut | None, context: Context) -> _Inputs:
-    """Return the cached activations of the pictures themselves, or the pictures."""
+    """Return the cached activations of the items themselves, or the items."""
     if place:
         kept = activations(
             dataset, encoder, place.prefix, depth=place.depth, views=1, strength="none", context=context
         )
-        return _Inputs(lambda indices, _: _rows(kept, indices, np.zeros_like(indices)), dataset)
-    return _Inputs(
-        lambda indices, _: encoder.collate([dataset[int(index)].input for index in indices]), dataset
-    )
+        return _cached(dataset, encoder, kept, lambda indices, _: np.zeros_like(indices))
+
+    inputs = keep_inputs(dataset, encoder, context=context, exact=True)
+
+    def open_items(indices: np.ndarray, _: int) -> Tensor:
+        return encoder.collate([inputs[int(index)] for index in indices])
+
+    return _Inputs(open_items, dataset, inputs.lengths)
 
 
-def _rows(kept: Activations, indices: np.ndarray, views: np.ndarray) -> Tensor:
-    """Read activations of items and views."""
-    return torch.from_numpy(kept.gather(indices, views))
+def _cached(
+    dataset: Dataset, encoder: Encoder, kept: Activations, view: Callable[[np.ndarray, int], np.ndarray]
+) -> _Inputs:
+    """Return the kept activations of items, each in the view that it shows in an epoch."""
+
+    def open_items(indices: np.ndarray, epoch: int) -> Tensor:
+        return encoder.stack(kept.gather(indices, view(indices, epoch)))
+
+    return _Inputs(open_items, dataset, kept.lengths)
 
 
 def _with_targets(inputs: _Inputs, task: Task) -> Callable[[np.ndarray, int], tuple[Tensor, ...]]:
@@ -277,7 +292,7 @@ def _loss(
     network: nn.Module, task: Task, training: Dataset, settings: FineTune, context: Context
 ) -> Callable[[Batch], Tensor]:
     """Return the mean loss of a batch: smoothed, weighted and mixed as the settings say."""
-    weights = _class_weights(training).to(context.device) if settings.class_weights else None
+    weights = _class_weights(task, training).to(context.device) if settings.class_weights else None
     extra = {"label_smoothing": settings.label_smoothing, "class_weights": weights}
 
     def plain(batch: Batch) -> Tensor:
@@ -287,6 +302,12 @@ def _loss(
     def mixed(batch: Batch) -> Tensor:
         # Mixup (Zhang et al. 2018, arXiv 1710.09412) on whatever enters the part that trains.
         inputs, targets = batch.tensors
+        if inputs.dtype == torch.int64:
+            raise PlanError(
+                "finetune.mixup is set, but token ids cannot be mixed",
+                expected="pictures, or activations of a cached prefix",
+                fix="leave it out",
+            )
         generator = draw(context.seed, "mixup", batch.step, batch.start)
         share = float(generator.beta(settings.mixup, settings.mixup))
         share = max(share, 1 - share)
@@ -306,47 +327,52 @@ def _validation(network: nn.Module, task: Task, inputs: _Inputs, context: Contex
     source = Items(
         len(dataset),
         VALIDATION_BATCH,
-        _with_targets(inputs, task),
+        lambda indices, epoch: (inputs.open(indices, epoch),),
         lambda index: dataset[index].id,
         shuffle=False,
+        lengths=inputs.lengths,
     )
+    targets = [dataset[index].target for index in range(len(dataset))]
 
     def validate(check: Callable[[], None]) -> Validation:
-        outputs: list[Tensor] = []
-        targets: list[Tensor] = []
-        positions = ((0, step) for step in range(source.steps))
-        for batch in prefetch(
+        outputs: dict[int, np.ndarray] = {}
+        batches = prefetch(
             source,
-            positions,
+            ((0, step) for step in range(source.steps)),
             workers=context.workers,
             timeout=context.timeout,
             check=check,
             progress=context.progress,
-        ):
+        )
+        for step, batch in enumerate(batches):
             check()
-            moved = batch.to(context.device)
             with autocast(context.device, "float32"):
-                outputs.append(network(_float(moved.tensors[0])).float().cpu())
-            targets.append(batch.tensors[1])
-        joined, wanted = torch.cat(outputs), torch.cat(targets)
-        names = [dataset[index].target for index in range(len(dataset))]
-        return Validation(float(task.loss(joined, wanted)), task.score(joined.numpy(), names)["accuracy"])
+                rows = network(_float(batch.to(context.device).tensors[0])).float().cpu().numpy()
+            for index, row in zip(source.indices(0, step).tolist(), rows, strict=True):
+                # Words are padded to the longest text of the batch.
+                outputs[index] = row if row.ndim == 1 else row[: len(targets[index])]
+        found = task.score(joined([outputs[index] for index in range(len(dataset))]), targets)
+        return Validation(found["loss"], found["quality"])
 
     return validate
 
 
-def _class_weights(dataset: Dataset) -> Tensor:
+def joined(outputs: Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    """Return outputs of items as one array [N, C]; those of words stay a list of [L, C]."""
+    return np.stack(outputs) if outputs[0].ndim == 1 else list(outputs)
+
+
+def _class_weights(task: Task, dataset: Dataset) -> Tensor:
     """Return weights that let every class count alike: n / (number of classes x items of the class)."""
-    counts = Counter(dataset[index].target for index in range(len(dataset)))
-    shares = [counts[label] * len(counts) / len(dataset) for label in dataset.labels]
-    return torch.tensor([1 / share if share else 0.0 for share in shares])
-
-
-def _chance(dataset: Dataset) -> float:
-    """Return the loss of predicting the classes' shares whatever the input."""
-    counts = np.array(list(Counter(dataset[index].target for index in range(len(dataset))).values()))
-    shares = counts / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
+    ids = task.collate([dataset[index].target for index in range(len(dataset))])
+    if ids.is_floating_point():
+        raise PlanError(
+            f"finetune.class_weights is set, but {task.name} has no classes that exclude each other",
+            expected="classification or tagging",
+            fix="leave it out",
+        )
+    counts = torch.bincount(ids[ids >= 0], minlength=len(task.labels)).float()
+    return torch.where(counts > 0, counts.sum() / (counts > 0).sum() / counts.clamp(min=1), 0.0)
 
 
 @contextmanager

@@ -19,10 +19,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from headstart.core.errors import DataError
-from headstart.core.types import InputContract
+from headstart.core.types import LIMITS, InputContract, Limits, Prepared
 from headstart.modalities.facts import HASH_SIDE, Facts, facts_of, grey
 from headstart.modalities.variation import STRENGTHS, vary
 
+NOUN = ("picture", "pictures")
 VERSION = 1
 """Version of the decoding, resizing and augmentation; bump when their pixels move."""
 
@@ -47,14 +48,6 @@ Raw = Path | np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A picture as the network takes it, uint8 [H, W, C] of the contract's size, and its facts."""
-
-    pixels: np.ndarray
-    facts: Facts
-
-
-@dataclass(frozen=True, slots=True)
 class _Opened:
     """A decoded picture, perhaps at reduced size, with the size (width, height) and channels of its file."""
 
@@ -72,7 +65,7 @@ _Need = Callable[[int, int], tuple[int, int]]
 """From the size (width, height) of a picture to the least size that still holds all that is needed of it."""
 
 
-def prepare(raw: Raw, contract: InputContract, *, max_megapixels: float = 64) -> Prepared:
+def prepare(raw: Raw, contract: InputContract, *, limits: Limits = LIMITS) -> Prepared:
     """Decode, resize the shorter side, crop the centre as timm's evaluation does, and note the facts.
 
     JPEGs are decoded at 1/2, 1/4 or 1/8 where that still holds every pixel that the resize needs; the result then
@@ -82,7 +75,7 @@ def prepare(raw: Raw, contract: InputContract, *, max_megapixels: float = 64) ->
         raw,
         lambda width, height: _resized(width, height, contract),
         contract.channels,
-        max_megapixels=max_megapixels,
+        limits=limits,
     )
     return Prepared(
         _ordered(_evaluation_crop(opened, contract, raw), contract),
@@ -90,9 +83,9 @@ def prepare(raw: Raw, contract: InputContract, *, max_megapixels: float = 64) ->
     )
 
 
-def inspect(raw: Raw, *, max_megapixels: float = 64) -> Facts:
+def inspect(raw: Raw, *, limits: Limits = LIMITS) -> Facts:
     """Decode as small as the hash allows, only to note the facts (an audit without a network)."""
-    opened = _open(raw, lambda *_: (2 * HASH_SIDE, 2 * HASH_SIDE), None, max_megapixels=max_megapixels)
+    opened = _open(raw, lambda *_: (2 * HASH_SIDE, 2 * HASH_SIDE), None, limits=limits)
     return facts_of(opened.picture, size=opened.size, channels=opened.channels)
 
 
@@ -102,7 +95,7 @@ def augment(
     draw: np.random.Generator,
     *,
     strength: str,
-    max_megapixels: float = 64,
+    limits: Limits = LIMITS,
 ) -> np.ndarray:
     """Return a random view, uint8 [H, W, C], decided by `draw` alone.
 
@@ -110,7 +103,7 @@ def augment(
     `strong` crops and shifts more, turns by up to 15 degrees and erases a patch in a quarter of the views.
     """
     if strength == "none":
-        return prepare(raw, contract, max_megapixels=max_megapixels).pixels
+        return prepare(raw, contract, limits=limits).value
     recipe = STRENGTHS[strength]
     area, ratio = draw.uniform(recipe.least_area, 1.0), math.exp(draw.uniform(-1, 1) * math.log(4 / 3))
     place = draw.random(2)
@@ -126,7 +119,7 @@ def augment(
         _, _, wide, high = crop(width, height)
         return math.ceil(contract.size[1] * width / wide), math.ceil(contract.size[0] * height / high)
 
-    opened = _open(raw, need, contract.channels, max_megapixels=max_megapixels)
+    opened = _open(raw, need, contract.channels, limits=limits)
     pixels = opened.pixels()
     left, top, wide, high = crop(pixels.shape[1], pixels.shape[0])
     view = _resize(pixels[top : top + high, left : left + wide], contract.size, contract.interpolation)
@@ -143,7 +136,9 @@ def batch(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 def thumbnail(raw: Raw, *, side: int) -> bytes:
     """Return a JPEG whose longer side has at most `side` pixels, for reports."""
-    picture = _open(raw, lambda width, height: _within(width, height, side), None, max_megapixels=1e9).picture
+    picture = _open(
+        raw, lambda width, height: _within(width, height, side), None, limits=Limits(megapixels=1e9)
+    ).picture
     if isinstance(picture, np.ndarray):
         picture = Image.fromarray(grey(picture) if picture.ndim == 3 and picture.shape[2] != 3 else picture)
     picture = picture.resize(_within(*picture.size, side), Image.Resampling.BICUBIC)
@@ -161,16 +156,16 @@ def _within(width: int, height: int, side: int) -> tuple[int, int]:
 # Opening
 
 
-def _open(raw: Raw, need: _Need, channels: int | None, *, max_megapixels: float) -> _Opened:
+def _open(raw: Raw, need: _Need, channels: int | None, *, limits: Limits) -> _Opened:
     """Decode a file or take an array; 8-bit, upright, in L, RGB (or RGBA for 4 channels) or uint8 [H, W, C]."""
     if isinstance(raw, np.ndarray):
-        return _from_array(raw, "an array in memory", max_megapixels)
+        return _from_array(raw, "an array in memory", limits)
     path = Path(raw)
     try:
         if path.suffix.lower() == ".npy":
-            return _from_array(np.load(path, mmap_mode="r", allow_pickle=False), str(path), max_megapixels)
+            return _from_array(np.load(path, mmap_mode="r", allow_pickle=False), str(path), limits)
         with Image.open(path) as picture:
-            _refuse_oversized(path, *picture.size, max_megapixels)
+            _refuse_oversized(path, *picture.size, limits)
             return _from_picture(picture, need, channels)
     except DataError:
         raise
@@ -181,7 +176,7 @@ def _open(raw: Raw, need: _Need, channels: int | None, *, max_megapixels: float)
             fix="put the file back, or run the command again to list the data anew",
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _oversized(path, str(error), max_megapixels) from None
+        raise _oversized(path, str(error), limits) from None
     except UnidentifiedImageError:
         raise _unreadable(path, _sniff(path)) from None
     except MemoryError:
@@ -199,21 +194,19 @@ def _unreadable(path: Path, reason: str) -> DataError:
     )
 
 
-def _oversized(path: Path | str, what: str, max_megapixels: float) -> DataError:
+def _oversized(path: Path | str, what: str, limits: Limits) -> DataError:
     """Return the error for a picture beyond the limit."""
     return DataError(
         f"{path} is oversized: {what}",
-        expected=f"at most {max_megapixels:g} megapixels (data.max_megapixels)",
+        expected=f"at most {limits.megapixels:g} megapixels (data.max_megapixels)",
         fix="shrink or delete it, or raise the limit with --set data.max_megapixels=...",
     )
 
 
-def _refuse_oversized(path: Path | str, width: int, height: int, max_megapixels: float) -> None:
+def _refuse_oversized(path: Path | str, width: int, height: int, limits: Limits) -> None:
     """Refuse a decompression bomb by its header, before anything is decoded."""
-    if width * height > max_megapixels * 1e6:
-        raise _oversized(
-            path, f"{width} x {height} pixels, {width * height / 1e6:.0f} megapixels", max_megapixels
-        )
+    if width * height > limits.megapixels * 1e6:
+        raise _oversized(path, f"{width} x {height} pixels, {width * height / 1e6:.0f} megapixels", limits)
 
 
 def _sniff(path: Path) -> str:
@@ -275,7 +268,7 @@ def _eight_bit(picture: Image.Image, channels: int | None) -> Image.Image:
     return picture.convert("L" if mode == "1" else "RGB")
 
 
-def _from_array(array: np.ndarray, name: str, max_megapixels: float) -> _Opened:
+def _from_array(array: np.ndarray, name: str, limits: Limits) -> _Opened:
     """Check and scale an array [H, W] or [H, W, C]."""
     if array.ndim not in (2, 3) or 0 in array.shape or array.dtype.kind not in "buif":
         raise DataError(
@@ -283,7 +276,7 @@ def _from_array(array: np.ndarray, name: str, max_megapixels: float) -> _Opened:
             expected="a picture of numbers as [height, width] or [height, width, channels]",
             fix="reorder its axes (channels last), or remove it",
         )
-    _refuse_oversized(name, array.shape[1], array.shape[0], max_megapixels)
+    _refuse_oversized(name, array.shape[1], array.shape[0], limits)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(
             f"{name} cannot be read: it has pixels that are NaN or infinite",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from html import escape
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from headstart.report.document import versions
-from headstart.report.words import METRIC_NAMES, cautions, count, percent, title, verdict
+from headstart.report.metrics import exact, metric, percent
+from headstart.report.words import cautions, count, labels, names, nouns, title, use_of, verdict
 
 if TYPE_CHECKING:
     from headstart.core.types import EncoderSpec
@@ -25,19 +27,45 @@ _HUB_LICENCES = frozenset(
         "cc0-1.0",
     ]
 )
-_HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "auroc": "roc_auc"}
+_HUB_METRICS = {
+    "accuracy": "accuracy", "macro_f1": "f1", "micro_f1": "f1", "auroc": "roc_auc", "span_f1": "f1",
+    "span_precision": "precision", "span_recall": "recall", "mae": "mae", "rmse": "rmse", "r2": "r_squared",
+    "spearman": "spearmanr", "mean_average_precision": "average_precision", "exact_match": "exact_match",
+}  # fmt: skip
+_PIPELINES = {
+    ("image", "classification"): ("image-classification", "Image classification"),
+    ("image", "multilabel"): ("image-classification", "Image classification"),
+    ("text", "classification"): ("text-classification", "Text classification"),
+    ("text", "multilabel"): ("text-classification", "Text classification"),
+    ("text", "regression"): ("text-classification", "Text classification"),
+    ("text", "tagging"): ("token-classification", "Token classification"),
+}
+"""The hub's names for what a model of a modality and task does; it has none for pictures to numbers."""
+_TAGS = {
+    "multilabel": ["multi-label-classification"],
+    "regression": ["regression"],
+    "tagging": ["named-entity-recognition"],
+}
+
+
+_ELSEWHERE = {
+    "image": "other cameras, places or times",
+    "text": "other authors, subjects, languages or times",
+}
 
 
 def card(result: Result, spec: EncoderSpec) -> str:
     """Return the card as Markdown with YAML front matter; names from the data are escaped in both."""
+    evaluation = result.evaluation
+    named = ", ".join(f"`{_code(label)}`" for label in labels(evaluation))
     parts = [
         f"---\n{_front_matter(result, spec)}---",
         f"# {_text(title(result))}: {_text(result.plan.encoder.name)}",
         "\n".join(_text(sentence) for sentence in verdict(result)),
-        f"## Classes\n\n{', '.join(f'`{_code(label)}`' for label in result.evaluation.labels)}",
-        f"## Use\n\n{_use()}",
+        *([f"## {names(evaluation)[1]}\n\n{named}"] if named else []),
+        f"## Use\n\n{_use(result)}",
         f"## Scores\n\n{_scores(result)}",
-        f"## Per class\n\n{_classes(result)}",
+        *([f"## Per {names(evaluation)[0].lower()}\n\n{_classes(result)}"] if evaluation.per_class else []),
         f"## Limits\n\n{_limits(result)}",
         f"## Training\n\n{_training(result, spec)}",
     ]
@@ -49,26 +77,28 @@ def _front_matter(result: Result, spec: EncoderSpec) -> str:
     metrics = [
         {
             "type": _HUB_METRICS[score.name],
-            "name": METRIC_NAMES[score.name][0],
+            "name": metric(score.name).title,
             "value": round(score.value, 4),
         }
         for score in result.evaluation.scores
         if score.name in _HUB_METRICS
     ]
+    pipeline, task = _PIPELINES.get((result.modality, result.evaluation.task), ("", ""))
+    tags = [*([pipeline] if pipeline else []), *_TAGS.get(result.evaluation.task, [])]
     known = spec.licence.lower() in _HUB_LICENCES
     values: dict[str, Any] = {
         "license": spec.licence.lower() if known else "other",
         **({} if known else {"license_name": spec.licence or "unknown"}),
         "library_name": "headstart",
-        "pipeline_tag": "image-classification",
-        "tags": ["headstart", "image-classification", "transfer-learning", spec.name],
+        **({"pipeline_tag": pipeline} if pipeline else {}),
+        "tags": ["headstart", *tags, "transfer-learning", spec.name],
         "model-index": [
             {
                 "name": title(result),
                 "results": [
                     {
-                        "task": {"type": "image-classification", "name": "Image classification"},
-                        "dataset": {"type": "folder", "name": title(result), "split": "test"},
+                        "task": {"type": pipeline or "other", "name": task or "Other"},
+                        "dataset": {"type": _dataset(result), "name": title(result), "split": "test"},
                         "metrics": metrics,
                     }
                 ],
@@ -78,12 +108,19 @@ def _front_matter(result: Result, spec: EncoderSpec) -> str:
     return "".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items())
 
 
-def _use() -> str:
+def _dataset(result: Result) -> str:
+    """Return the kind of file or folder that the data came from."""
+    return PurePath(result.plan.data.uri).suffix.removeprefix(".").lower() or "folder"
+
+
+def _use(result: Result) -> str:
     """Return how to use the model from the command line and from Python."""
+    use = use_of(result)
     return (
-        "```bash\nheadstart predict . photos/*.jpg\n```\n\n"
+        f"```bash\nheadstart predict . {use.arguments}\n```\n\n"
         "```python\nimport headstart\n\n"
-        'model = headstart.load(".")\nheadstart.predict(model, ["photo.jpg"])\n```'
+        f'model = headstart.load(".")\nfor prediction in headstart.predict(model, [{use.example}]):\n'
+        f"    print({use.shown})\n```"
     )
 
 
@@ -91,14 +128,18 @@ def _scores(result: Result) -> str:
     """Return the table of metrics."""
     rows = ["| metric | value | 95% interval | n |", "|---|---|---|---|"]
     for score in result.evaluation.scores:
-        name = METRIC_NAMES[score.name][0]
-        rows.append(f"| {name} | {score.value:.3f} | {score.low:.3f} to {score.high:.3f} | {score.n} |")
+        name = metric(score.name).title
+        value, low, high = (exact(score.name, number) for number in (score.value, score.low, score.high))
+        rows.append(f"| {name} | {value} | {low} to {high} | {score.n} |")
     return "\n".join(rows)
 
 
 def _classes(result: Result) -> str:
     """Return the table of classes."""
-    rows = ["| class | n | recall | 95% interval | precision |", "|---|---|---|---|---|"]
+    rows = [
+        f"| {names(result.evaluation)[0].lower()} | n | recall | 95% interval | precision |",
+        "|---|---|---|---|---|",
+    ]
     for row in result.evaluation.per_class:
         spread = "" if row.low is None or row.high is None else f"{percent(row.low)} to {percent(row.high)}"
         recall = "" if row.recall is None else percent(row.recall)
@@ -109,10 +150,18 @@ def _classes(result: Result) -> str:
 
 def _limits(result: Result) -> str:
     """Return what to be careful about."""
+    one, many = nouns(result)
     fixed = [
-        "The scores hold for pictures like the test set; other cameras, places or times may score lower.",
-        "A picture of none of these classes is given one all the same, unless an abstention threshold is set.",
+        f"The scores hold for {many} like the test set; {_ELSEWHERE.get(result.modality, 'others')} may score lower."
     ]
+    if result.evaluation.task == "classification":
+        fixed.append(
+            f"A {one} of none of these classes is given one all the same, unless an abstention threshold is set."
+        )
+    if result.modality == "text":
+        fixed.append(
+            "The language of the training texts was not recorded: it is not known to work in any other."
+        )
     return "\n".join(f"- {_text(sentence)}" for sentence in [*cautions(result), *fixed])
 
 
@@ -122,7 +171,7 @@ def _training(result: Result, spec: EncoderSpec) -> str:
     rows = [
         f"Encoder: {spec.name} ({spec.licence or 'licence unknown'}), {result.receipt.summary()}.",
         f"Method: {plan.method.kind}, seed {plan.seed}. Plan `{plan.key[:12]}` is in `headstart.json`.",
-        f"Data: {count(audit.num_kept, 'picture')} of {audit.num_items:,} kept by the audit.",
+        f"Data: {count(audit.num_kept, nouns(result)[0])} of {audit.num_items:,} kept by the audit.",
         f"Versions: {', '.join(f'{name} {number}' for name, number in versions().items())}.",
     ]
     return "\n".join(f"- {_text(row) if '`' not in row else row}" for row in rows)

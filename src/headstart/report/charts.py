@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 50
 """Largest confusion matrix that is drawn whole; of more classes, the most mistaken ones are."""
+MAX_POINTS = 1_500
+"""Most points of a scatter plot; of more, every second, third, ... by size is drawn."""
 _CELLS = ((6, 50, "large"), (12, 40, "large"), (25, 25, "medium"), (MAX_CLASSES, 16, "small"))
 """Up to how many classes a cell of the confusion matrix is how wide (px), and its CSS class."""
 _LETTER = 6.3  # Width of a letter at 11 px, on average.
@@ -36,13 +38,17 @@ def whisker(
 
 
 def span_of(lows: Iterable[float], highs: Iterable[float]) -> tuple[float, float]:
-    """Return round ends, multiples of 0.05 within 0 and 1, that hold every interval."""
+    """Return round ends, multiples of 0.05, at most 1, and at least 0 unless an interval lies below."""
     low, high = min(lows), max(highs)
-    return max(0, math.floor(20 * low - 1e-9) / 20), min(1, math.ceil(20 * high + 1e-9) / 20)
+    least = 0.0 if low >= 0 else -1.0
+    return max(least, math.floor(20 * low - 1e-9) / 20), max(
+        min(1, math.ceil(20 * high + 1e-9) / 20), max(least, math.floor(20 * low - 1e-9) / 20) + 0.05
+    )
 
 
 def bar(value: float, low: float, high: float, *, kind: str = "") -> Markup:
     """Draw a share as a bar with its interval, as wide as its place."""
+    value, low, high = (min(max(at, 0.0), 1.0) for at in (value, low, high))
     return Markup(
         '<svg class="bar {}" width="100%" height="26" aria-hidden="true">'
         '<rect class="rail" width="100%" height="26" rx="2"/>'
@@ -113,8 +119,8 @@ def curves(
     return _picture(420, 220, f"{heading} by epoch", parts, "curves")
 
 
-def reliability(bins: Sequence[Bin]) -> Markup:
-    """Draw how often the model is right against how sure it says it is, with Wilson intervals and counts."""
+def reliability(bins: Sequence[Bin], *, many: str = "pictures") -> Markup:
+    """Draw how often the model is right against how sure it says it is, with Wilson intervals and counts of `many`."""
     left, right, up, down, base = 44, 344, 12, 312, 372
     total = sum(item.n for item in bins)
 
@@ -148,14 +154,14 @@ def reliability(bins: Sequence[Bin]) -> Markup:
                 '<rect class="count" x="{8:.1f}" width="{9:.1f}" y="{10:.1f}" height="{11:.1f}"/>'
             ).format(
                 x, low, high, y, 3 + 5 * math.sqrt(item.n / total), item.n, 100 * item.probability,
-                100 * item.accuracy, start + 1, end - start - 2, base - height, height,
+                100 * item.accuracy, start + 1, end - start - 2, base - height, height, many,
             )
         )  # fmt: skip
     parts.append(Markup('<polyline class="line line0" points="{}"/>').format(" ".join(points)))
     parts.append(
         Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(left, right, base, base)
     )
-    parts.append(_text((left + right) / 2, base + 34, "stated probability, and number of pictures", "middle"))
+    parts.append(_text((left + right) / 2, base + 34, f"stated probability, and number of {many}", "middle"))
     parts.append(_turned(12, (up + down) / 2, "share right", -90, "note", "middle"))
     return _picture(360, 412, "Reliability: share right against stated probability", parts, "reliability")
 
@@ -187,6 +193,36 @@ def confusion(evaluation: Evaluation) -> Markup:
     slack = max(8.0, 0.66 * (margin - 30) - cell / 2) if slanted else 8
     size = (margin + side + slack, top + side + 26)
     return _picture(*size, "Confusion matrix", parts, f"confusion {kind}", fixed=True)
+
+
+def scatter(pairs: Sequence[tuple[float, float]]) -> Markup:
+    """Draw predicted numbers against true ones, (truth, predicted), with the line on which both agree."""
+    left, right, up, down = 64, 384, 12, 332
+    values = [value for pair in pairs for value in pair]
+    ticks = _ticks(min(values), max(values))
+    low, high = ticks[0], ticks[-1]
+
+    def place(value: float) -> float:
+        return (value - low) / (high - low)
+
+    parts: list[Markup] = []
+    for tick in ticks:
+        x, y = left + (right - left) * place(tick), down - (down - up) * place(tick)
+        parts.append(
+            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(left, right, y, y)
+            + _text(left - 8, y + 4, f"{tick:,.6g}", "end")
+            + _text(x, down + 18, f"{tick:,.6g}", "middle")
+        )
+    parts.append(
+        Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(left, down, right, up)
+    )
+    step = -(-len(pairs) // MAX_POINTS)
+    for truth, said in sorted(pairs)[::step]:
+        x, y = left + (right - left) * place(truth), down - (down - up) * place(said)
+        parts.append(Markup('<circle class="point" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(x, y))
+    parts.append(_text((left + right) / 2, down + 36, "truth", "middle"))
+    parts.append(_turned(12, (up + down) / 2, "predicted", -90, "note", "middle"))
+    return _picture(400, 376, "Predicted against true numbers", parts, "scatter")
 
 
 def most_mistaken(evaluation: Evaluation) -> list[int]:

@@ -8,24 +8,29 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from headstart.core.hashing import plain
-from headstart.report.words import cautions, commonest, settings_of, verdict
+from headstart.report.floors import floor_of
+from headstart.report.words import cautions, settings_of, verdict
 
 if TYPE_CHECKING:
     from headstart.core.types import Receipt
     from headstart.result import Baseline, Result
 
-_PACKAGES = ("headstart", "torch", "timm", "onnxruntime", "numpy", "pillow")
+_PACKAGES = ("headstart", "torch", "timm", "transformers", "tokenizers", "onnxruntime", "numpy", "pillow")
 
 
 def to_json(result: Result) -> dict[str, Any]:
-    """Return everything that the report says as JSON values, without pictures."""
-    label, share = commonest(result.evaluation)
+    """Return everything that the report says as JSON values, without pictures or texts."""
+    floor = floor_of(result)
     return {
-        "format": 1,
+        "format": 2,
+        "modality": result.modality,
+        "task": result.evaluation.task,
         "verdict": verdict(result),
         "cautions": cautions(result),
         "evaluation": result.evaluation.to_json(),
-        "commonest": {"label": label, "accuracy": share},
+        "floor": {"name": floor.name, "score": result.evaluation.primary.name, "value": floor.value}
+        if floor
+        else None,
         "baseline": _baseline(result.baseline) if result.baseline else None,
         "audit": plain(result.audit),
         "receipt": _receipt(result.receipt),
@@ -65,5 +70,5 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
 
 
 def _without_path(values: dict[str, Any]) -> dict[str, Any]:
-    """Leave out where a picture lies on this machine; its id says which one it is."""
+    """Leave out where an item lies on this machine; its id says which one it is."""
     return {name: value for name, value in values.items() if name != "path"}

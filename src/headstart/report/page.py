@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
-from headstart.report import charts, words
+from headstart.report import charts, metrics, spans, words
 from headstart.report.document import versions
-from headstart.report.pictures import album
+from headstart.report.floors import floor_of
+from headstart.report.pictures import PictureAlbum, picture_album
+from headstart.report.texts import LONGEST, TextAlbum, text_album
 from headstart.store import atomic_write
 
 if TYPE_CHECKING:
@@ -73,9 +75,9 @@ class Raced:
 def render(result: Result, model: Model, inputs: Mapping[str, Any], *, path: Path) -> Path:
     """Write the report of a result as one HTML file and return its path.
 
-    `inputs` maps the ids of test items to their raw inputs, for pictures and heat maps; where it lacks them
-    the report says so. Names of classes and files are untrusted and shown escaped; a content security policy
-    allows the page its own style sheet and embedded pictures, and nothing else.
+    `inputs` maps the ids of test items to their raw inputs, for pictures with heat maps or texts with word weights;
+    where it lacks them the report says so. Texts and names of classes and files are untrusted and shown escaped; a
+    content security policy allows the page its own style sheet and embedded pictures, and nothing else.
     """
     style = Markup(files("headstart.report").joinpath("templates/report.css").read_text(encoding="utf-8"))
     environment = jinja2.Environment(
@@ -85,12 +87,14 @@ def render(result: Result, model: Model, inputs: Mapping[str, Any], *, path: Pat
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    album = _album(result, model, inputs)
     page = environment.get_template("report.html").render(
         result=result,
         spec=model.encoder.spec,
         style=style,
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        album=album(result, model, inputs),
+        album=album,
+        shows_texts=isinstance(album, TextAlbum),
         groups=group_rows(result.receipt, model),
         contenders=contenders(result),
         race=[
@@ -102,6 +106,12 @@ def render(result: Result, model: Model, inputs: Mapping[str, Any], *, path: Pat
         today=datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
         charts=charts,
         words=words,
+        metrics=metrics,
+        spans=spans,
+        nouns=words.nouns(result),
+        use=words.use_of(result),
+        longest=LONGEST,
+        points=[(item.target, item.label) for item in result.predictions],
         shown_items=_SHOWN_ITEMS,
         shown_heads=_SHOWN_HEADS,
     )
@@ -109,24 +119,24 @@ def render(result: Result, model: Model, inputs: Mapping[str, Any], *, path: Pat
     return path
 
 
+def _album(result: Result, model: Model, inputs: Mapping[str, Any]) -> PictureAlbum | TextAlbum:
+    """Draw the items worth a look, as what they are."""
+    draw = text_album if model.encoder.spec.modality == "text" else picture_album
+    return draw(result, model, inputs)
+
+
 def contenders(result: Result) -> list[Contender]:
-    """Return the model, the baseline and the most common class, as the first figure compares them."""
-    accuracy = result.evaluation.score("accuracy")
-    rows = [Contender("This model", accuracy, accuracy.value, "ours")]
+    """Return the model, the baseline and the floor, as the first figure compares them."""
+    primary = result.evaluation.primary
+    if metrics.metric(primary.name).kind == "amount":
+        return []
+    rows = [Contender("This model", primary, primary.value, "ours")]
     if result.baseline:
-        other = result.baseline.evaluation.score("accuracy")
+        other = result.baseline.evaluation.primary
         name = result.baseline.name
         rows.append(Contender(name[0].upper() + name[1:], other, other.value, "other"))
-    label, share = words.commonest(result.evaluation)
-    return [
-        *rows,
-        Contender(
-            f"Always \N{LEFT DOUBLE QUOTATION MARK}{label}\N{RIGHT DOUBLE QUOTATION MARK}",
-            None,
-            share,
-            "floor",
-        ),
-    ]
+    floor = floor_of(result)
+    return [*rows, *([Contender(floor.name, None, floor.value, "floor")] if floor else [])]
 
 
 def group_rows(receipt: Receipt, model: Model) -> list[GroupRow]:
@@ -169,7 +179,10 @@ def panels(result: Result) -> list[Markup]:
     loss = charts.curves(
         {"training": line("train_loss"), "validation": validation}, heading="Loss", mark=kept
     )
-    accuracy = charts.curves(
-        {"validation": line("validation_accuracy")}, heading="Accuracy on the validation split", mark=kept
+    title = metrics.metric(result.evaluation.primary.name).title
+    quality = charts.curves(
+        {"validation": line("validation_quality") or line("validation_accuracy")},
+        heading=f"{title} on the validation split",
+        mark=kept,
     )
-    return [panel for panel in (loss, accuracy) if panel]
+    return [panel for panel in (loss, quality) if panel]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from headstart.core.types import InputContract
 from headstart.report.attention import look
+from headstart.report.shelves import Shelf, explained_name, shelves_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,79 +27,55 @@ _HEAT = np.array([[24, 10, 80], [150, 30, 110], [236, 84, 40], [255, 214, 92]], 
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownPicture:
     """One picture of the report: data URIs of the picture and of its heat map (empty where there is none)."""
 
-    id: str
-    target: str
-    label: str
-    probability: float
+    item: Predicted
     picture: str
     heat: str
 
-    @property
-    def right(self) -> bool:
-        """Tell whether the model named it rightly."""
-        return self.target == self.label
-
 
 @dataclass(frozen=True, slots=True)
-class Album:
-    """Pictures by what they show, and why heat maps or pictures are missing, if so."""
+class PictureAlbum:
+    """Shelves of pictures, and why heat maps or pictures are missing, if so."""
 
-    wrong: tuple[Shown, ...] = ()
-    unsure: tuple[Shown, ...] = ()
-    right: tuple[Shown, ...] = ()
+    shelves: tuple[Shelf, ...] = ()
     note: str = ""
 
 
-def album(result: Result, model: Model, inputs: Mapping[str, Any], *, limit: int = 6) -> Album:
-    """Choose at most `limit` pictures a shelf and draw them; empty, with a note, where none are given."""
-    known = [item for item in result.predictions if item.id in inputs]
-    shelves = _choose(known, result.evaluation.labels, limit)
-    chosen = [item for shelf in shelves for item in shelf]
+def picture_album(result: Result, model: Model, inputs: Mapping[str, Any]) -> PictureAlbum:
+    """Choose pictures and draw them; empty, with a note, where none are given."""
+    shelves = shelves_of(result, [item for item in result.predictions if item.id in inputs])
+    chosen = [item for shelf in shelves for item in shelf.items]
     if not chosen:
-        return Album(note="The test pictures were not at hand when this report was written.")
-    classes = {label: index for index, label in enumerate(result.evaluation.labels)}
-    shown: list[Shown] = []
+        return PictureAlbum(note="The test pictures were not at hand when this report was written.")
+    columns = {label: index for index, label in enumerate(result.evaluation.labels)}
+    shown: list[ShownPicture] = []
     reason = ""
     for start in range(0, len(chosen), _BATCH):
         part = chosen[start : start + _BATCH]
-        drawn, reason = _draw(model, part, inputs, classes)
+        drawn, reason = _draw(model, part, inputs, [columns.get(explained_name(item), 0) for item in part])
         shown.extend(drawn)
     parts = iter(shown)
-    wrong, unsure, right = (tuple(next(parts) for _ in shelf) for shelf in shelves)
-    return Album(wrong, unsure, right, f"{reason[0].upper()}{reason[1:]}." if reason else "")
-
-
-def _choose(
-    items: Sequence[Predicted], labels: Sequence[str], limit: int
-) -> tuple[list[Predicted], list[Predicted], list[Predicted]]:
-    """Return the surest mistakes, the least sure of the others, and the surest right answer of each class."""
-    surest = sorted(items, key=lambda item: (-item.probability, item.id))
-    wrong = [item for item in surest if item.label != item.target][:limit]
-    taken = {item.id for item in wrong}
-    unsure = [item for item in reversed(surest) if item.id not in taken][:limit]
-    taken |= {item.id for item in unsure}
-    best = {
-        item.target: item for item in reversed(surest) if item.label == item.target and item.id not in taken
-    }
-    return wrong, unsure, [best[label] for label in labels if label in best][:limit]
+    filled = tuple(replace(shelf, items=tuple(next(parts) for _ in shelf.items)) for shelf in shelves)
+    return PictureAlbum(filled, f"{reason[0].upper()}{reason[1:]}." if reason else "")
 
 
 def _draw(
-    model: Model, items: Sequence[Predicted], inputs: Mapping[str, Any], classes: Mapping[str, int]
-) -> tuple[list[Shown], str]:
+    model: Model, items: Sequence[Predicted], inputs: Mapping[str, Any], columns: Sequence[int]
+) -> tuple[list[ShownPicture], str]:
     """Draw one batch of pictures; return them and why there are no heat maps, if so."""
     batch = model.encoder.collate([inputs[item.id] for item in items])
+    contract = model.encoder.spec.contract
+    order = contract.order if isinstance(contract, InputContract) else "rgb"
     device = next(model.encoder.module.parameters()).device
-    seen = look(model, batch.to(device), [classes[item.label] for item in items])
+    seen = look(model, batch.to(device), columns)
     heats = seen.heat if seen.heat is not None else [None] * len(items)
-    shown: list[Shown] = []
+    shown: list[ShownPicture] = []
     for item, pixels, heat in zip(items, batch.numpy(), heats, strict=True):
-        picture = _picture(pixels, model.encoder.spec.contract.order)
+        picture = _picture(pixels, order)
         warm = data_uri(_overlay(picture, heat)) if heat is not None else ""
-        shown.append(Shown(item.id, item.target, item.label, item.probability, data_uri(picture), warm))
+        shown.append(ShownPicture(item, data_uri(picture), warm))
     return shown, seen.reason
 
 

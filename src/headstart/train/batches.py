@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Protocol
@@ -19,6 +19,8 @@ from torch import Tensor
 from headstart.core.errors import DataError
 from headstart.train.runtime import Event, draw, ignore
 
+POOL = 32
+"""Batches among which items are sorted by length."""
 _POLL = 0.1  # Seconds between looks at whether somebody asked to stop.
 
 
@@ -77,7 +79,8 @@ class Items:
     """Items by index as a BatchSource; final.
 
     `open(indices, epoch)` returns their tensors, `name(index)` an id. With `shuffle`, an epoch's order is the
-    permutation drawn from (seed, epoch); a last batch of one item joins the one before.
+    permutation drawn from (seed, epoch); a last batch of one item joins the one before. Where `lengths` [count] are
+    given, a batch holds items of like length, so that little is padded.
     """
 
     count: int
@@ -86,6 +89,8 @@ class Items:
     name: Callable[[int], str]
     seed: int = 0
     shuffle: bool = True
+    lengths: np.ndarray | None = None
+    _orders: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def steps(self) -> int:
@@ -95,8 +100,21 @@ class Items:
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """Return the items of a step."""
         edges = cuts(self.count, self.batch_size)
-        order = permutation(self.seed, epoch, self.count) if self.shuffle else np.arange(self.count)
-        return order[edges[step] : edges[step + 1]]
+        return self._order(epoch)[edges[step] : edges[step + 1]]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Return the items of an epoch in the order in which they are used."""
+        if self.lengths is None:
+            return permutation(self.seed, epoch, self.count) if self.shuffle else np.arange(self.count)
+        if epoch not in self._orders:
+            for past in [past for past in self._orders if past < epoch - 1]:
+                self._orders.pop(past, None)
+            self._orders[epoch] = (
+                bucketed(self.seed, epoch, self.lengths, self.batch_size)
+                if self.shuffle
+                else np.argsort(self.lengths, kind="stable")
+            )
+        return self._orders[epoch]
 
     def names(self, epoch: int, step: int) -> tuple[str, ...]:
         """Return the ids of a step's items."""
@@ -114,6 +132,22 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     order = draw(seed, "order", epoch, 0).permutation(count)
     order.setflags(write=False)
     return order
+
+
+def bucketed(seed: int, epoch: int, lengths: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return an epoch's order in which neighbours are of like length, a pure function of (seed, epoch).
+
+    The epoch's permutation is cut into pools of POOL batches, each is sorted by length, and the batches of all pools
+    are taken in a drawn order.
+    """
+    count = len(lengths)
+    order = permutation(seed, epoch, count)
+    pools = [order[start : start + POOL * batch_size] for start in range(0, count, POOL * batch_size)]
+    by_length = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+    edges = cuts(count, batch_size)
+    # The last batch may be of another size, so it keeps its place.
+    places = [*draw(seed, "buckets", epoch, 0).permutation(len(edges) - 2), len(edges) - 2]
+    return np.concatenate([by_length[edges[place] : edges[place + 1]] for place in places])
 
 
 @lru_cache(maxsize=16)

@@ -226,7 +226,7 @@ class _Run:
         # While groups are still to open, a standstill says nothing.
         waiting = epoch <= max(group.opens for group in self.groups)
         position.stale = 0 if is_best or is_lower or waiting else position.stale + 1
-        position.scores.append((score.loss, score.accuracy))
+        position.scores.append((score.loss, score.quality))
         if is_best:
             position.best_epoch = epoch
             self.best = copies(self.averaged.tensors if self.averaged and epoch else self.moving)
@@ -255,7 +255,7 @@ class _Run:
         """Add the epoch's row to the history and tell it."""
         position = self.position
         self.count_time()
-        row = {"epoch": float(epoch), "validation_loss": score.loss, "validation_accuracy": score.accuracy}
+        row = {"epoch": float(epoch), "validation_loss": score.loss, "validation_quality": score.quality}
         if epoch:
             last = position.step - 1
             row["train_loss"] = position.loss_sum / max(1, position.items)
@@ -267,7 +267,7 @@ class _Run:
             position.history.append(row)
         position.loss_sum, position.items = 0.0, 0
         total = self.settings.epochs * self.source.steps
-        text = f"epoch {epoch}: validation accuracy {score.accuracy:.3f}, loss {score.loss:.3f}"
+        text = f"epoch {epoch}: validation {self.settings.quality} {score.quality:.3f}, loss {score.loss:.3f}"
         self.context.progress(Event(self.settings.stage, position.step, total, text, row))
 
     def count_time(self) -> None:

@@ -10,16 +10,16 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """How good the module is on the validation items: mean loss, accuracy 0 to 1."""
+    """How good the module is on the validation items: mean loss, and the measure that decides (higher is better)."""
 
     loss: float
-    accuracy: float
+    quality: float
 
     def beats(self, other: Validation | None) -> bool:
-        """Tell whether it is better: more accurate, or as accurate with a lower loss."""
+        """Tell whether it is better: of higher quality, or of the same with a lower loss."""
         if other is None or not math.isfinite(self.loss):
             return other is None
-        return not math.isfinite(other.loss) or (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+        return not math.isfinite(other.loss) or (self.quality, -self.loss) > (other.quality, -other.loss)
 
 
 Validate = Callable[[Callable[[], None]], Validation]
@@ -45,6 +45,8 @@ class LoopSettings:
     checkpoint_steps: int | None = None
     freeze_statistics: bool = True
     chance: float | None = None
+    quality: str = "accuracy"
+    """What the validation's quality is called."""
     identity: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -52,7 +54,7 @@ class LoopSettings:
 class Trained:
     """What a run gave: the module holds the best weights; epoch 0 is the start.
 
-    `history` has a row an epoch: epoch, train_loss, validation_loss, validation_accuracy, learning_rate, seconds and
+    `history` has a row an epoch: epoch, train_loss, validation_loss, validation_quality, learning_rate, seconds and
     stage (how many groups beside the head trained).
     """
 
@@ -83,6 +85,6 @@ class Position:
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     scores: list[tuple[float, float]] = field(default_factory=list)
-    """(loss, accuracy) on validation of the start and of each epoch."""
+    """(loss, quality) on validation of the start and of each epoch."""
     notes: list[str] = field(default_factory=list)
     finished: bool = False

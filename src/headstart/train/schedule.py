@@ -22,6 +22,19 @@ def warmup_cosine(step: int, *, total: int, warmup: float, head: int = 0, floor:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
+def slanted_triangular(step: int, *, total: int, warmup: float, head: int = 0, ratio: float = 32.0) -> float:
+    """Return the factor on every learning rate at `step` (counted from 0) of `total`, 1 / ratio to 1.
+
+    With c = `warmup` x steps and p the share of the way up to c or down from it, the factor is
+    (1 + p (ratio - 1)) / ratio (Howard & Ruder 2018, arXiv 1801.06146). The first `head` steps, in which the head
+    trains alone, are a triangle of their own.
+    """
+    done, length = (step, head) if step < head else (step - head, max(1, total - head))
+    cut = max(1, round(warmup * length))
+    share = done / cut if done < cut else max(0.0, 1 - (done - cut) / max(1, length - cut))
+    return (1 + share * (ratio - 1)) / ratio
+
+
 def opening_epochs(
     groups: int, *, epochs: int, head_epochs: int = 0, gradual: bool = False
 ) -> tuple[int, ...]:

@@ -1,9 +1,9 @@
-"""Multinomial logistic regression, all penalties and folds solved as one batch.
+"""Logistic regression, multinomial or of each label by itself, all penalties and folds solved as one batch.
 
 Minimises mean cross-entropy + penalty / 2 * |W|^2 by accelerated majorise-minimise steps: the curvature of the softmax
-is at most 1/2 X^T X (Boehning, 1992), which is diagonal in principal axes, so one division replaces a linear solve and
-every step is safe for every problem of the batch. Acceleration and restart after Nesterov (1983) and O'Donoghue and
-Candes (2015).
+is at most 1/2 X^T X (Boehning, 1992), that of a sigmoid 1/4 X^T X, which is diagonal in principal axes, so one division
+replaces a linear solve and every step is safe for every problem of the batch. Acceleration and restart after Nesterov
+(1983) and O'Donoghue and Candes (2015).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from headstart.heads import LinearHead
-from headstart.methods.heads.rows import Rows, Variant
+from headstart.methods.heads.rows import Link, Rows, Variant
 
+LINKS: tuple[Link, ...] = ("softmax", "sigmoid")
 PENALTIES = (6e-3, 3e-2, 1.5e-1, 6e-1)
 RACE_STEPS, MAX_STEPS = 40, 400
 """Steps while racing, where order is all that matters, and for the head that is kept."""
@@ -40,18 +41,29 @@ def variants(rows: Rows) -> list[Variant]:
         points = rows.space.points[: rows.num_scored][here]
         held_out[:, here] = points @ weights[fold, :, :-1] + weights[fold, :, -1:]
     return [
-        Variant(f"logistic, penalty {penalty:g}", logits, partial(_fit, rows, penalty, begin))
-        for penalty, logits, begin in zip(PENALTIES, held_out, weights.mean(0), strict=True)
+        Variant(
+            f"logistic, penalty {penalty:g}", logits, partial(_fit, raced=rows, penalty=penalty, found=found)
+        )
+        for penalty, logits, found in zip(PENALTIES, held_out, weights.mean(0), strict=True)
     ]
 
 
-def _fit(rows: Rows, penalty: float, begin: Tensor) -> LinearHead:
-    """Fit one penalty on every row, from the mean of its folds' weights [r + 1, C]."""
+def _fit(rows: Rows, *, raced: Rows, penalty: float, found: Tensor) -> LinearHead:
+    """Fit one penalty on every row, from the mean of the weights [r + 1, C] that its folds found in the race."""
+    begin = found if rows is raced else _moved(found, raced, rows)
     everything = torch.ones(1, len(rows.targets))
     (weight,) = solve(
         rows, penalties=torch.tensor([penalty]), included=everything, steps=MAX_STEPS, begin=begin[None]
     )
     return LinearHead.fitted(*rows.space.spread(weight[:-1]), weight[-1], form=rows.space.form)
+
+
+def _moved(weight: Tensor, old: Rows, new: Rows) -> Tensor:
+    """Return the weights in the axes of other rows of the same features."""
+    mean, scale, spread = old.space.spread(weight[:-1])
+    raw = spread * scale
+    bias = weight[-1] + raw @ (new.space.mean - mean)
+    return torch.cat([new.space.axes.T @ (raw / new.space.scale).T, bias[None]])
 
 
 def solve(
@@ -64,19 +76,22 @@ def solve(
     space, num_classes = rows.space, rows.num_classes
     points, count = space.points, len(penalties)
     rank = points.shape[1]
-    truth = torch.nn.functional.one_hot(rows.targets, num_classes).to(points.dtype)
+    truth = rows.truth.to(points.dtype)
+    bound = 0.5 if rows.link == "softmax" else 0.25
     share = included / included.sum(1, keepdim=True)
     # The bound over the included items is at most the one over all of them, scaled to the problem's own mean.
     growth = share.max(1).values * len(points)
-    curvature = 0.5 * space.variances * growth[:, None] + penalties[:, None]
-    step = torch.cat([1 / curvature, 2 / growth[:, None]], 1)[:, :, None]
+    curvature = bound * space.variances * growth[:, None] + penalties[:, None]
+    step = torch.cat([1 / curvature, 1 / (bound * growth[:, None])], 1)[:, :, None]
     weight = torch.zeros(count, rank + 1, num_classes) if begin is None else begin
     padded = torch.cat([points, torch.ones_like(points[:, :1])], 1)
     ridge = torch.cat([penalties[:, None].expand(-1, rank), torch.zeros(count, 1)], 1)[:, :, None]
     ahead, momentum = weight, torch.ones(count, 1, 1)
     for _ in range(steps):
         flat = padded @ ahead.permute(1, 0, 2).reshape(rank + 1, -1)
-        residual = flat.view(-1, count, num_classes).softmax(2).sub_(truth[:, None]).mul_(share.T[:, :, None])
+        logits = flat.view(-1, count, num_classes)
+        probability = logits.softmax(2) if rows.link == "softmax" else logits.sigmoid_()
+        residual = probability.sub_(truth[:, None]).mul_(share.T[:, :, None])
         gradient = (
             (padded.T @ residual.view(len(points), -1)).view(rank + 1, count, num_classes).transpose(0, 1)
         )
