@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from headstart.core.machine import Machine
     from headstart.core.plan import Plan
     from headstart.core.settings import Extract, FineTune, Pretrained, Source, Split
-    from headstart.data import TableDataset, from_arrays
+    from headstart.data import TableDataset, from_arrays, from_texts
     from headstart.encoders.module import from_module
     from headstart.model import Model
     from headstart.result import Result
@@ -33,6 +33,7 @@ _HOMES = {
     "explain": "headstart.api",
     "fit": "headstart.api",
     "from_arrays": "headstart.data",
+    "from_texts": "headstart.data",
     "from_module": "headstart.encoders.module",
     "load": "headstart.api",
     "plan": "headstart.api",
@@ -58,6 +59,7 @@ __all__ = [
     "fit",
     "from_arrays",
     "from_module",
+    "from_texts",
     "load",
     "plan",
     "predict",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from headstart.core.errors import PlanError, nearest
 from headstart.core.machine import Machine, read_machine
 from headstart.core.plan import Plan
 from headstart.core.settings import Extract, FineTune, Source, parse
-from headstart.core.types import Audit, Prediction
-from headstart.data import TableDataset, from_arrays, open_dataset, require_classes
+from headstart.core.types import Audit, Prediction, Target
+from headstart.data import TableDataset, from_memory, open_dataset, require_targets
 from headstart.evaluation import Evaluation
 from headstart.model import Model
 from headstart.planning import Opened, proposed, sections
@@ -72,7 +72,7 @@ def open_plan(
     given = sections(settings or {})
     source = parse(Source, {"uri": _uri(data), **given.pop("data", {})}, what="--set data.*")
     dataset = _opened(data, source)
-    require_classes(dataset)
+    require_targets(dataset)
     if isinstance(method, str) and method not in METHODS:
         raise PlanError(
             f"unknown method '{method}'{nearest(method, METHODS)}",
@@ -154,18 +154,21 @@ def predict(
     inputs: Sequence[Any],
     *,
     abstain: float | None = None,
+    settings: Mapping[str, Any] | None = None,
     machine: Machine | None = None,
     progress: Progress = ignore,
 ) -> list[Prediction]:
-    """Predict files, folders of files, texts or arrays; probabilities are calibrated, in the order of the inputs.
+    """Predict files, folders of files, tables, texts or arrays; probabilities are calibrated, in the inputs' order.
 
-    With `abstain`, at most this share of answers is wrong (split-conformal); the other labels are None. An unreadable
-    file is warned about and left out.
+    A string is a text to a network of texts and a path to others; a `Path` is always a path. `settings` may say which
+    column of a table holds the texts or paths ({"data.text_column": "body"}). With `abstain`, at most this share of
+    answers is wrong (split-conformal); the other labels are None. An unreadable file is warned about and left out.
     """
     from headstart.data.unlabelled import open_inputs
 
     loaded = model if isinstance(model, Model) else load(model)
-    dataset = open_inputs(inputs, modality=loaded.encoder.spec.modality)
+    source = _source("", settings)
+    dataset = open_inputs(inputs, modality=loaded.encoder.spec.modality, source=source)
     return loaded.predict(dataset, _context(machine or read_machine(), 0, progress), abstain=abstain)
 
 
@@ -188,7 +191,11 @@ def evaluate(
     groups = [group or f"#{row}" for row, group in enumerate(part.groups)] if any(part.groups) else None
     outputs = loaded.logits_of(encoded, loaded.head.form)
     scored = loaded.task.evaluate(
-        loaded.probabilities(outputs), part.targets, domains=domains, groups=groups, seed=0
+        loaded.probabilities(outputs),
+        cast("list[Target]", part.targets),
+        domains=domains,
+        groups=groups,
+        seed=0,
     )
     bad = len(encoded.failures)
     return replace(scored, notes=(*scored.notes, f"{bad} items could not be read")) if bad else scored
@@ -210,7 +217,9 @@ def _opened(data: Data, source: Source) -> TableDataset:
     """Open data of any kind."""
     if isinstance(data, TableDataset):
         return data
-    return from_arrays(data[0], data[1]) if isinstance(data, tuple) else open_dataset(source)
+    return (
+        from_memory(data[0], data[1], task=source.task) if isinstance(data, tuple) else open_dataset(source)
+    )
 
 
 def _uri(data: Data) -> str:

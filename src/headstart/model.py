@@ -157,7 +157,9 @@ def load_model(folder: Path, *, encoder: Encoder | None = None) -> Model:
     weights = folder / WEIGHTS
     if encoder is None:
         own = str(folder / OWN_FILES) if (folder / OWN_FILES).is_dir() else None
-        encoder = open_encoder(pretrained.model_copy(update={"weights": str(weights), "folder": own}))
+        encoder = open_encoder(
+            pretrained.model_copy(update={"weights": str(weights), "folder": own, "vectors": None})
+        )
     else:
         state = {
             n.removeprefix("encoder."): t for n, t in load_file(weights).items() if n.startswith("encoder.")

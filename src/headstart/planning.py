@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from headstart.core.errors import DataError, PlanError, nearest
+from headstart.core.hashing import digest
 from headstart.core.plan import Plan
 from headstart.core.settings import Extract, FineTune, Pretrained, Settings, Source, Split, parse
 from headstart.features.prefix import choose, measure
@@ -68,7 +70,7 @@ def proposed(
         last = last if "train_last" in changes["finetune"] else choose_cut(last, dataset, opened, context)
     common: dict[str, Any] = {
         "task": dataset.task,
-        "encoder": chosen.model_copy(update={"weights_sha256": opened.spec.weights_sha256}),
+        "encoder": chosen.model_copy(update=_hashes(opened)),
         "data": source,
         "split": parse(Split, given.pop("split", {}), what="--set split.*"),
         "fingerprint": dataset.fingerprint,
@@ -129,24 +131,29 @@ def sample_values(dataset: TableDataset, encoder: Encoder, count: int) -> list[n
 
 def _with_vocabulary(chosen: Pretrained, dataset: TableDataset, context: Context) -> Pretrained:
     """Return the settings of a recurrent network with the vocabulary that its untrained embedding needs."""
-    if not chosen.name.startswith("recurrent:") or chosen.weights != "random" or chosen.folder:
+    source, _, kind = chosen.name.partition(":")
+    if source != "recurrent" or chosen.folder:
         return chosen
-    from headstart.core.hashing import digest
-    from headstart.encoders.recurrent import vocabulary
+    from headstart.encoders.recurrent import KINDS, vocabulary
 
-    # The words of all texts, whatever their split: a vocabulary knows nothing of targets.
-    texts = [
-        item if isinstance(item, str) else " ".join(item)
-        for item in dataset.inputs
-        if isinstance(item, (str, tuple))
-    ]
-    key = digest("vocabulary", dataset.fingerprint, chosen)
+    if kind not in KINDS or chosen.weights not in ("pretrained", "random"):
+        return chosen
+    key = digest("vocabulary", dataset.fingerprint, chosen.vectors)
 
     def write(folder: Any) -> None:
-        (folder / "tokenizer.json").write_bytes(vocabulary(texts, chosen))
+        # The words of all texts, whatever their split: a vocabulary knows nothing of targets.
+        (folder / "tokenizer.json").write_bytes(vocabulary(dataset.inputs, chosen))
 
     folder, _ = context.store.get_or("vocabularies-v1", key, write)
-    return chosen.model_copy(update={"folder": str(folder)})
+    # A kind that is named alone has no weights of its own to start from.
+    return chosen.model_copy(update={"folder": str(folder), "weights": "random"})
+
+
+def _hashes(encoder: Encoder) -> dict[str, str | None]:
+    """Return the hashes of a network's weights and of its own files."""
+    files = encoder.files()
+    own = digest("files", {name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
+    return {"weights_sha256": encoder.spec.weights_sha256, "files_sha256": own if files else None}
 
 
 def _require_modality(encoder: Encoder, dataset: TableDataset) -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import warnings
 from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
 import torch
 from picture_parts import context
-from torch import nn
+from text_parts import folder_of
+from torch import Tensor, nn
 
 from headstart.core.registry import names
 from headstart.core.settings import Pretrained
-from headstart.core.types import InputContract
+from headstart.core.types import Form, InputContract
 from headstart.encoders.module import from_module
+from headstart.encoders.recurrent import KINDS, vocabulary
 from headstart.features.runtime import choose_runtime
 from headstart.model import open_encoder
 from headstart.testing import check_encoder
+from headstart.train.optim import freeze
 
 CASES: dict[str, Pretrained] = {
     "tiny-cnn": Pretrained(name="tiny-cnn"),
@@ -35,6 +39,21 @@ CASES: dict[str, Pretrained] = {
     "vit that cannot be traced": Pretrained(name="timm:test_vit", weights="random", image_size=64),
     "swin": Pretrained(name="timm:swin_tiny_patch4_window7_224", weights="random", image_size=56),
 }
+TEXTS = [
+    "Short.",
+    "Many words, " * 30,
+    "é and \N{GRINNING FACE}, apart",
+    ("words", "given", "one", "by", "one"),
+]
+TEXT_CASES: dict[str, Pretrained] = {
+    "tiny-gru": Pretrained(name="tiny-gru"),
+    "tiny-text-transformer": Pretrained(name="tiny-text-transformer"),
+    "minilm": Pretrained(name="minilm", window=16),
+    **{kind: Pretrained(name=f"recurrent:{kind}", weights="random", window=16) for kind in KINDS},
+    "gpt2": Pretrained(name="transformers:gpt2", window=32),
+    "llama": Pretrained(name="transformers:llama", window=32),
+}
+"""Those of the recurrent source get a vocabulary, those of transformers a tiny random network in a folder."""
 WITHOUT_ONNX = {"vgg"}
 """Its pooling of maps smaller than 7 pixels has no place in ONNX."""
 UNCUT = {"vit that cannot be traced"}
@@ -46,6 +65,26 @@ def opened(case: str):
     return open_encoder(CASES[case])
 
 
+@cache
+def opened_text(case: str):
+    """Open each text network once; the checks leave it as it was."""
+    settings, folder = TEXT_CASES[case], Path(mkdtemp())
+    if case in KINDS:
+        (folder / "tokenizer.json").write_bytes(vocabulary(TEXTS, settings))
+        settings = settings.model_copy(update={"folder": str(folder)})
+    elif settings.name.startswith("transformers:"):
+        settings = settings.model_copy(update={"name": f"transformers:{folder_of(folder / case, case)}"})
+    return open_encoder(settings)
+
+
+def features(case: str, form: Form) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return the prepared texts and their features by torch."""
+    encoder = opened_text(case)
+    values = [encoder.prepare(text).value for text in TEXTS]
+    with torch.inference_mode():
+        return values, encoder.rows(values, encoder.network(form)(encoder.batch(values)), form)
+
+
 def pictures(case: str, count: int) -> np.ndarray:
     """Return random pictures uint8 [count, H, W, C] of the size that a network takes."""
     contract = opened(case).spec.contract
@@ -54,7 +93,8 @@ def pictures(case: str, count: int) -> np.ndarray:
 
 
 def test_every_encoder_of_the_registry_is_checked() -> None:
-    assert set(names("encoder")) <= {settings.name.partition(":")[0] for settings in CASES.values()}
+    checked = [*CASES.values(), *TEXT_CASES.values()]
+    assert set(names("encoder")) <= {settings.name.partition(":")[0] for settings in checked}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -124,6 +164,97 @@ def test_exporting_leaves_every_layer_in_eval_mode_and_warns_of_nothing(tmp_path
         warnings.simplefilter("error")
         choose_runtime(encoder, "pooled", context(tmp_path))
     assert not any(part.training for part in encoder.module.modules())
+
+
+# -- texts ----------------------------------------------------------------------------------------------------
+
+every_text_case = pytest.mark.parametrize("case", TEXT_CASES)
+
+
+@every_text_case
+def test_a_text_encoder_keeps_the_contract(case: str) -> None:
+    check_encoder(opened_text(case))
+    check_encoder(opened_text(case), TEXTS)
+
+
+@every_text_case
+def test_a_text_network_is_cut_after_every_layer_group_embeddings_first(case: str) -> None:
+    encoder = opened_text(case)
+    groups = encoder.layer_groups()
+    assert groups[0].name.startswith("embedding")
+    assert len(groups) >= 2
+    for form in ("pooled", "sequence"):
+        assert all(encoder.split(depth, form) is not None for depth in range(1, len(groups) + 1))
+        assert encoder.split(0, form) is None
+        assert encoder.split(len(groups) + 1, form) is None
+    assert encoder.split(1, "depths") is None
+
+
+@every_text_case
+@pytest.mark.parametrize("form", ["pooled", "depths", "sequence"])
+def test_onnxruntime_gives_torch_s_features_of_texts(tmp_path: Path, case: str, form: Form) -> None:
+    encoder = opened_text(case)
+    values, expected = features(case, form)
+    run = choose_runtime(encoder, form, context(tmp_path))
+    together = run(values)
+    largest = max(float(np.abs(row).max()) for row in expected)
+    for ours, theirs in zip(together, expected, strict=True):
+        assert ours.shape == theirs.shape
+        assert np.abs(ours - theirs).max() <= 1e-4 * largest
+    for value, row in zip(values, together, strict=True):
+        assert np.array_equal(run([value])[0], row), "other bits for a text by itself"
+
+
+@every_text_case
+def test_onnxruntime_gives_torch_s_activations_of_a_cut(tmp_path: Path, case: str) -> None:
+    encoder = opened_text(case)
+    values = [encoder.prepare(text).value for text in TEXTS]
+    parts = encoder.split(2, "pooled")
+    with torch.inference_mode():
+        expected = parts[1](parts[0](encoder.batch(values))).numpy()
+        rows = choose_runtime(encoder, "pooled", context(tmp_path), depth=2)(values)
+        given = parts[1](encoder.stack(rows)).numpy()
+    assert np.abs(given - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@every_text_case
+def test_padding_changes_no_feature_of_a_text(case: str) -> None:
+    encoder = opened_text(case)
+    values, expected = features(case, "pooled")
+    batch = encoder.batch(values)
+    wide = torch.full((batch.shape[0], batch.shape[1] + 2, batch.shape[2] + 5, 2), -1)
+    wide[:, : batch.shape[1], : batch.shape[2]] = batch
+    if case == "tiny-text-transformer" or case in ("gpt2", "llama", "minilm"):
+        wide = wide[:, :, : encoder.spec.contract.window]  # Positions end there.
+    with torch.inference_mode():
+        found = encoder.network("pooled")(wide).numpy()
+    assert np.abs(found - np.stack(expected)).max() <= 1e-5 * np.abs(found).max()
+
+
+@every_text_case
+def test_frozen_groups_of_a_text_network_stay_equal_to_the_bit_and_the_others_move(case: str) -> None:
+    encoder = opened_text(case)
+    groups = encoder.layer_groups()
+    before = {name: tensor.clone() for name, tensor in encoder.module.state_dict().items()}
+    encoder.module.train()
+    with freeze(encoder.module, groups[:-1]):
+        step(encoder.network("pooled")(encoder.collate(TEXTS)), groups[-1].parameters.values())
+    after = {name: tensor.clone() for name, tensor in encoder.module.state_dict().items()}
+    encoder.module.eval()
+    encoder.module.load_state_dict(before)
+    frozen = {name for group in groups[:-1] for name in group.parameters}
+    assert all(torch.equal(after[name], before[name]) for name in frozen)
+    assert any(not torch.equal(after[name], before[name]) for name in groups[-1].parameters)
+
+
+def step(outputs: Tensor, parameters) -> None:
+    """Take one plain gradient step."""
+    outputs.square().mean().backward()
+    with torch.no_grad():
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter -= 0.1 * parameter.grad
+                parameter.grad = None
 
 
 class Broken:

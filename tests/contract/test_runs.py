@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from headstart import api
 from headstart.core.settings import Pretrained
+from headstart.data import from_arrays
 from headstart.model import open_encoder
 from headstart.result import Result
 from headstart.train.runtime import Event
@@ -48,7 +49,7 @@ class Run:
         self, progress: Callable[[Event], None] = lambda _: None, *, root: Path | None = None
     ) -> Result:
         """Run the same thing once more, in this store or in another."""
-        dataset = api.from_arrays(*digits())
+        dataset = from_arrays(*digits())
         where = machine(root or self.root)
         plan = api.plan(dataset, encoder=self.encoder, machine=where, **self.method)
         output = (root or self.root) / "again"

@@ -16,6 +16,7 @@ from headstart import api
 from headstart.core.errors import DataError, HeadstartError, PlanError, StoreError
 from headstart.core.plan import Plan
 from headstart.core.settings import Extract, FineTune
+from headstart.data import from_arrays
 from headstart.result import Result
 from headstart.train.runtime import Event
 
@@ -67,7 +68,7 @@ def test_explain_says_what_will_happen(done: tuple[Path, Result]) -> None:
 
 def test_a_plan_of_other_data_is_refused(done: tuple[Path, Result], tmp_path: Path) -> None:
     root, result = done
-    other = api.from_arrays(*digits(12, skip=12))
+    other = from_arrays(*digits(12, skip=12))
     with pytest.raises(PlanError, match="are not those of the plan"):
         api.run(result.plan, dataset=other, output=tmp_path / "model", machine=machine(root))
 
@@ -172,7 +173,7 @@ def test_given_splits_are_kept(tmp_path: Path) -> None:
 
 def test_progress_tells_the_stages_in_order(tmp_path: Path) -> None:
     seen: list[Event] = []
-    dataset = api.from_arrays(*digits())
+    dataset = from_arrays(*digits())
     plan = api.plan(dataset, encoder="tiny-cnn", machine=machine(tmp_path))
     api.run(plan, dataset=dataset, output=tmp_path / "m", machine=machine(tmp_path), progress=seen.append)
     stages = list(dict.fromkeys(event.stage for event in seen))

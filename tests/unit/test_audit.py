@@ -104,11 +104,11 @@ def test_a_file_deleted_before_reading_is_a_finding(tmp_path: Path) -> None:
     assert only(examine(data), "missing-file").items == ("dog/5.png",)
 
 
-def test_unlabelled_items_are_left_out() -> None:
+def test_unlabelled_items_are_named_and_kept_for_methods_that_can_use_them() -> None:
     images = [np.asarray(scene(seed)) for seed in range(12)]
     outcome = examine(from_arrays(images, ["a", "b", float("nan"), None, *"abababab"]))
     assert only(outcome, "missing-label").items == ("2", "3")
-    assert 2 not in outcome.keep
+    assert outcome.keep == list(range(12))
 
 
 def test_exact_twins_are_tied_without_given_splits(tmp_path: Path) -> None:

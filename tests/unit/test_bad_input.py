@@ -26,6 +26,7 @@ from headstart.core.errors import (
     StoreError,
 )
 from headstart.core.plan import Plan
+from headstart.data import from_arrays
 from headstart.result import Result
 
 
@@ -108,7 +109,7 @@ def test_labels_only_in_test(tmp_path: Path) -> None:
     pictures, labels = digits(4)
     splits = ["test" if row % 2 else "train" for row in range(12)]
     targets = [label if split == "test" else None for label, split in zip(labels, splits, strict=True)]
-    data = api.from_arrays(pictures, targets, splits=splits)
+    data = from_arrays(pictures, targets, splits=splits)
     with pytest.raises(DataError):
         fit(tmp_path, data)
     assert nothing_was_left(tmp_path)

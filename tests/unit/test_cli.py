@@ -109,8 +109,8 @@ class FakeApi(SimpleNamespace):
         self._called("evaluate", model=model, data=data, **values)
         return evaluation()
 
-    def predict(self, model: Path, paths: list[Path], **values: Any) -> Iterator[LabelPrediction]:
-        self._called("predict", model=model, paths=paths, **values)
+    def predict(self, model: Path, inputs: list[str | Path], **values: Any) -> Iterator[LabelPrediction]:
+        self._called("predict", model=model, inputs=inputs, **values)
         return iter(PREDICTIONS)
 
 
@@ -311,7 +311,7 @@ from headstart.cli import main
 from headstart.core.types import LabelPrediction
 from headstart.train.runtime import Event
 
-def predict(model, paths, *, progress, **values):
+def predict(model, inputs, *, progress, **values):
     for number in range(3):
         progress(Event("predict", number + 1, 3))
         yield LabelPrediction(f"{number}.jpg", "cat", 1.0, {"cat": 1.0})
@@ -353,7 +353,7 @@ def test_predict_writes_one_json_object_a_row(api: FakeApi):
             "probabilities": {"cat": 0.45, "dög": 0.55},
         },
     ]
-    assert api.calls["predict"]["paths"] == [Path("new/1.jpg"), Path("new/2.jpg")]
+    assert api.calls["predict"]["inputs"] == ["new/1.jpg", "new/2.jpg"]
     assert api.calls["predict"]["abstain"] is None
 
 
@@ -440,6 +440,8 @@ def test_models_lists_the_registry_and_what_can_be_had_here():
 def test_models_can_be_searched():
     assert [row["name"] for row in json.loads(call("models", "tiny-*", "--json").stdout)] == [
         "tiny-cnn",
+        "tiny-gru",
+        "tiny-text-transformer",
         "tiny-transformer",
     ]
 

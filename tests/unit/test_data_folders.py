@@ -11,7 +11,7 @@ from PIL import Image
 
 from headstart.core.errors import DataError
 from headstart.core.settings import Source
-from headstart.data import TableDataset, open_dataset, require_classes
+from headstart.data import TableDataset, open_dataset, require_targets
 
 
 def fill(root: Path, *names: str) -> Path:
@@ -105,7 +105,7 @@ def test_empty_missing_and_flat_folders_are_refused(tmp_path: Path) -> None:
 
 def test_one_class_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="only one class, 'cat'"):
-        require_classes(opened(fill(tmp_path, "cat/1.png", "cat/2.png")))
+        require_targets(opened(fill(tmp_path, "cat/1.png", "cat/2.png")))
 
 
 def test_the_fingerprint_is_of_content_not_of_place(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_missing_labels_are_unlabelled_items(folder: Path, missing: str) -> None
         ("path,label,label\na.png,x,y\n", "two columns 'label'"),
         ("path,label\na.png,x\nb.png\n", "row 3 has 1 values"),
         ("path,label\na.png,x\n,y\n", "row 3 has no path"),
-        ("path,label\na.png,x\nsub/../a.png,y\n", "rows 2 and 3 both name"),
+        ("path,label\na.png,x\nsub/../a.png,y\n", r"row 2 and table\.csv row 3 both name"),
         ("path,label\na.png,x\nmissing.png,y\n", r"row 3: missing\.png"),
         ("path,label\n../out.png,x\n", "row 2: .* lies outside"),
         ("path,label\n/etc/hostname,x\n", "row 2: .* lies outside"),
@@ -124,10 +124,16 @@ def test_a_missing_column_is_named_with_the_nearest(folder: Path) -> None:
         opened(folder, "path,label\na.png,x\n", label_column="lable")
 
 
-def test_bytes_that_are_not_utf8_and_missing_tables(folder: Path) -> None:
-    (folder / "t.csv").write_bytes("path,label\na.png,café\n".encode("latin-1"))
-    with pytest.raises(DataError, match="not UTF-8"):
-        open_dataset(Source(uri=str(folder / "t.csv")))
+def test_a_table_in_another_encoding_is_read_and_said(folder: Path) -> None:
+    (folder / "t.csv").write_bytes("path,label\na.png,café\nb.png,thé\n".encode("latin-1"))
+    data = open_dataset(Source(uri=str(folder / "t.csv")))
+    assert data.targets == ["café", "thé"]
+    (note,) = (note for note in data.notes if note.code == "encoding-guessed")
+    assert note.severity == "warning"
+    assert "t.csv is not UTF-8: read as cp1252" in note.message
+
+
+def test_tables_that_are_not_there(folder: Path) -> None:
     for name in ("none.csv", "none.parquet"):
         with pytest.raises(DataError, match="does not exist"):
             open_dataset(Source(uri=str(folder / name)))

@@ -224,7 +224,7 @@ def test_a_graph_that_differs_from_torch_is_not_used(tmp_path: Path, monkeypatch
 
 
 def test_a_network_whose_features_are_not_finite_is_run_by_torch(tmp_path: Path) -> None:
-    broken = encoder()
+    broken = open_encoder(Pretrained(name="tiny-cnn"))
     with torch.no_grad():
         next(broken.module.parameters()).fill_(float("nan"))
     with pytest.warns(UserWarning, match="differs from torch by nan"):

@@ -32,6 +32,9 @@ VERBS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (
             "headstart fit photos/",
             "headstart fit photos/ --method finetune --set finetune.train_last=2 --output flowers",
             "headstart fit cases.csv --set data.label_column=diagnosis --set data.group_column=patient",
+            "headstart fit reviews.csv --output reviews_model",
+            "headstart fit essays.csv --set data.label_column=grade --set data.task=regression",
+            "headstart fit entities/ (train.conll, dev.conll, test.conll)",
             "headstart explain photos/ --json > plan.json; headstart fit --plan plan.json",
         ),
     ),
@@ -41,9 +44,12 @@ VERBS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (
             "headstart predict flowers new/*.jpg",
             "headstart predict flowers new/ --format csv --output labels.csv",
             "headstart predict flowers new/ --abstain 0.05",
+            'headstart predict reviews_model "Arrived late and broken."',
+            "headstart predict reviews_model new.csv --set data.text_column=body --format csv",
+            "headstart predict reviews_model - < lines.txt",
         ),
     ),
-    (evaluate, ("headstart evaluate flowers labelled/", "headstart evaluate flowers labelled/ --json")),
+    (evaluate, ("headstart evaluate flowers labelled/", "headstart evaluate reviews_model later.csv --json")),
     (report, ("headstart report flowers --open", "headstart report flowers --json")),
     (models, ("headstart models", "headstart models 'resnet*' --source timm")),
     (
@@ -54,7 +60,7 @@ VERBS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (
             "headstart explain --schema",
         ),
     ),
-    (audit, ("headstart audit photos/", "headstart audit photos/ --strict --json")),
+    (audit, ("headstart audit photos/", "headstart audit reviews.csv --strict --json")),
 )
 """The verbs, each with examples for its help."""
 

@@ -30,6 +30,9 @@ Threads = Annotated[
         metavar="N", min=1, help="Processor threads; all cores by default.", rich_help_panel="Machine"
     ),
 ]
+DATA = "Folder of class folders, or a .csv, .tsv, .parquet, .jsonl or .conll file (or a folder of train, dev, test)."
+"""What data may be, for help texts."""
+
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout.", rich_help_panel="Output")
 ]

@@ -32,7 +32,7 @@ def chosen_plan(
     if data is None:
         raise PlanError(
             "neither DATA nor --plan was given",
-            expected="a folder of class folders, a table, or a plan file",
+            expected="a folder of class folders, a table, CoNLL files, or a plan file",
             fix="headstart fit FOLDER",
         )
     given: dict[str, Any] = {"encoder": encoder, "method": method}

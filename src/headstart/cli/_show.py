@@ -62,7 +62,7 @@ def _finding(finding: Finding) -> str:
 
 def score_lines(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Say every metric with its interval."""
-    return [(score.name.replace("_", " "), str(score)) for score in evaluation.scores]
+    return [(_name(score.name), str(score)) for score in evaluation.scores]
 
 
 def result_lines(result: Result, report: Path) -> list[tuple[str, str]]:
@@ -71,13 +71,20 @@ def result_lines(result: Result, report: Path) -> list[tuple[str, str]]:
         *audit_lines(result.audit),
         ("transfer", result.receipt.summary()),
         *_race_lines(result),
-        ("accuracy", str(result.evaluation.score("accuracy"))),
+        (_name(result.evaluation.primary.name), str(result.evaluation.primary)),
         *_baseline_lines(result),
         *(("note", note) for note in result.notes),
         ("cost", _cost(result)),
         ("model", str(result.folder)),
         ("report", str(report)),
     ]
+
+
+def _name(score: str) -> str:
+    """Return what a score is called in a terminal."""
+    return {"r2": "R2", "span_f1": "span F1", "macro_f1": "macro F1", "micro_f1": "micro F1"}.get(
+        score, score.replace("_", " ")
+    )
 
 
 def _race_lines(result: Result) -> list[tuple[str, str]]:
@@ -94,10 +101,10 @@ def _race_lines(result: Result) -> list[tuple[str, str]]:
 
 
 def _baseline_lines(result: Result) -> list[tuple[str, str]]:
-    """Say the baseline's accuracy, and what the transfer gained over it with the paired interval."""
+    """Say the baseline's score, and what the transfer gained over it with the paired interval."""
     if result.baseline is None:
         return []
-    theirs, gain = result.baseline.evaluation.score("accuracy"), result.baseline.difference
+    theirs, gain = result.baseline.evaluation.primary, result.baseline.difference
     gained = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
     return [("baseline", f"{theirs}, {result.baseline.name}"), ("gain", gained)]
 

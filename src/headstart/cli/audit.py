@@ -14,9 +14,7 @@ from headstart.cli._show import audit_lines, print_json, print_lines
 
 @ends_cleanly
 def audit(
-    data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Folder of class folders, or .csv, .tsv, .parquet file.")
-    ],
+    data: Annotated[str, typer.Argument(metavar="DATA", help=options.DATA)],
     settings: options.Set = None,
     strict: options.Strict = False,
     store: options.Store = None,

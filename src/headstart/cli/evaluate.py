@@ -16,7 +16,7 @@ from headstart.cli._show import print_json, print_lines, score_lines
 @ends_cleanly
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder that `headstart fit` made.")],
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled data: a folder or a table.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help=options.DATA)],
     settings: options.Set = None,
     store: options.Store = None,
     device: options.Device = None,

@@ -16,7 +16,7 @@ from headstart.cli._show import print_json
 def explain(
     data: Annotated[
         str | None,
-        typer.Argument(metavar="DATA", help="Folder of class folders, or .csv, .tsv, .parquet file."),
+        typer.Argument(metavar="DATA", help=options.DATA),
     ] = None,
     encoder: options.Encoder = None,
     method: options.Method = None,

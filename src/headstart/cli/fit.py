@@ -16,18 +16,12 @@ from headstart.cli._show import print_json, print_lines, result_lines
 if TYPE_CHECKING:
     from headstart.result import Result
 
-EPILOG = """Examples:\n
-  headstart fit photos/\n
-  headstart fit photos/ --method finetune --set finetune.train_last=2 --output flowers\n
-  headstart fit table.csv --set data.label_column=diagnosis --set data.group_column=patient\n
-  headstart explain photos/ --json > plan.json && headstart fit --plan plan.json"""
-
 
 @ends_cleanly
 def fit(
     data: Annotated[
         str | None,
-        typer.Argument(metavar="DATA", help="Folder of class folders, or .csv, .tsv, .parquet file."),
+        typer.Argument(metavar="DATA", help=options.DATA),
     ] = None,
     encoder: options.Encoder = None,
     method: options.Method = None,

@@ -73,9 +73,15 @@ def _without_location(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_content(encoder: dict[str, Any]) -> dict[str, Any]:
-    """Name weights in a file by their hash alone, not by their path."""
-    is_path = encoder["weights"] not in ("pretrained", "random") and encoder["weights_sha256"]
-    return {**encoder, "weights": "file"} if is_path else encoder
+    """Name weights, word vectors and the network's own files by their hashes alone, not by where they lie."""
+    places = dict[str, str]()
+    if encoder["weights_sha256"]:
+        is_path = encoder["weights"] not in ("pretrained", "random")
+        places |= {"weights": "file"} if is_path else {}
+        places |= {"vectors": "file"} if encoder["vectors"] else {}
+    if encoder["files_sha256"]:
+        return {**encoder, **places, "folder": None}
+    return {name: value for name, value in {**encoder, **places}.items() if name != "files_sha256"}
 
 
 def read_plan(path: Path) -> Plan:

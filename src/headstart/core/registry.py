@@ -15,8 +15,11 @@ TABLE: dict[Kind, dict[str, str]] = {
     "encoder": {
         "efficientnet-lite0": "headstart.encoders.embedded:efficientnet_lite0",
         "minilm": "headstart.encoders.embedded:minilm",
+        "recurrent": "headstart.encoders.recurrent:open_recurrent",
         "timm": "headstart.encoders.timm:open_timm",
         "tiny-cnn": "headstart.encoders.tiny:open_tiny_cnn",
+        "tiny-gru": "headstart.encoders.tiny_text:open_tiny_gru",
+        "tiny-text-transformer": "headstart.encoders.tiny_text:open_tiny_text_transformer",
         "tiny-transformer": "headstart.encoders.tiny:open_tiny_transformer",
         "transformers": "headstart.encoders.transformers:open_transformers",
     },

@@ -27,9 +27,12 @@ class Source(Settings):
     path_column: str | None = None
     text_column: str | None = None
     label_column: str | None = None
+    """One column, or several divided by commas that each say of one label (0 or 1) whether an item has it."""
     split_column: str | None = None
     group_column: str | None = None
     domain_column: str | None = None
+    task: Literal["classification", "multilabel", "regression"] | None = None
+    """What the labels are where their look misleads: classes, several labels an item, or numbers to predict."""
     max_bad: float = Field(default=0.01, ge=0, le=1)
     """Largest share of unreadable items that is dropped (and listed) rather than refused."""
     max_megapixels: float = Field(default=64, gt=0)
@@ -62,6 +65,8 @@ class Pretrained(Settings):
     """`pretrained`, `random`, or the path of a .safetensors or .pth file."""
     weights_sha256: str | None = None
     """The weights' hash, filled in when the plan is made; part of the plan's key."""
+    files_sha256: str | None = None
+    """The hash of the network's own files (tokenizer, configuration) where it has any, filled in likewise."""
     image_size: int | None = Field(default=None, ge=8, le=4096)
     """Height and width in pixels; the network's own where not given."""
     channels: int = Field(default=3, ge=1, le=512)

@@ -67,13 +67,15 @@ class TextContract:
     """How a text becomes the token ids that a network was trained on; it travels with the weights.
 
     A text of more than `window` tokens (special ones counted) is read in windows that share `overlap` tokens.
-    `tokenizer_sha256` is the hash of the tokenizer's own file.
+    `tokenizer_sha256` is the hash of the tokenizer's own file. A window is pooled to the mean, first or last of its
+    tokens, or, for recurrent layers, to the last state, maximum and mean beside one another (`concat`; with
+    `concat_both` the backward half's last state is that of the first token).
     """
 
     window: int
     overlap: int
     tokenizer_sha256: str
-    pooling: Literal["mean", "first", "last"] = "mean"
+    pooling: Literal["mean", "first", "last", "concat", "concat_both"] = "mean"
     is_causal: bool = False
     is_lower_case: bool = False
 

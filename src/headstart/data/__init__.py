@@ -6,13 +6,13 @@ from pathlib import Path
 
 from headstart.core.errors import DataError
 from headstart.core.settings import Source
-from headstart.data.arrays import from_arrays, from_texts
-from headstart.data.dataset import TableDataset, require_classes
+from headstart.data.arrays import from_arrays, from_memory, from_texts
+from headstart.data.dataset import TableDataset, require_targets
 from headstart.data.folders import open_folder
-from headstart.data.tables import TABLE_EXTENSIONS, open_table
-from headstart.data.tagged import CONLL_EXTENSIONS, open_conll
+from headstart.data.tables import is_table, open_table, open_tables
+from headstart.data.tagged import conll_files, is_conll, open_conll
 
-__all__ = ["TableDataset", "from_arrays", "from_texts", "open_dataset", "require_classes"]
+__all__ = ["TableDataset", "from_arrays", "from_memory", "from_texts", "open_dataset", "require_targets"]
 
 
 def open_dataset(source: Source) -> TableDataset:
@@ -24,15 +24,10 @@ def open_dataset(source: Source) -> TableDataset:
             fix="pass its path",
         )
     path = Path(source.uri).expanduser()
-    if _is_conll(path):
-        return open_conll(path)
-    if path.suffix.lower() in TABLE_EXTENSIONS and not path.is_dir():
-        return open_table(path, source)
-    return open_folder(path)
-
-
-def _is_conll(path: Path) -> bool:
-    """Tell a CoNLL file, or a folder that holds some."""
     if path.is_dir():
-        return any(item.suffix.lower() in CONLL_EXTENSIONS for item in path.iterdir())
-    return path.suffix.lower() in CONLL_EXTENSIONS and path.is_file()
+        if conll_files(path):
+            return open_conll(path)
+        return open_tables(path, source) or open_folder(path)
+    if is_conll(path):
+        return open_conll(path)
+    return open_table(path, source) if is_table(path) else open_folder(path)

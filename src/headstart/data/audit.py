@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +15,14 @@ import numpy as np
 from headstart.core.errors import DataError
 from headstart.core.registry import resolve
 from headstart.core.settings import Source
-from headstart.core.types import SPLITS, Audit, Finding, Limits, SplitName
+from headstart.core.types import Audit, Finding, Limits, SplitName, Target
+from headstart.data.audit_targets import target_findings
 from headstart.data.audit_text import text_findings
 from headstart.data.dataset import TableDataset, explain_items
 from headstart.data.text_twins import near_texts
 from headstart.data.twins import exact_twins, near_twins
 
-_SMALL_CLASS = 5
-_IMBALANCE = 10
+_SAID_LABELS = 6
 _STRIP = 4
 _ODD_SIZE = 8
 _RANK: dict[SplitName | None, int] = {None: 0, "train": 0, "validation": 1, "test": 2}
@@ -77,14 +76,15 @@ def audit(
 ) -> Outcome:
     """Examine a dataset whose items were opened once; nothing is decoded again, files are hashed.
 
-    Unreadable and unlabelled items are left out. Where the data bring their own splits, training copies of test or
-    validation pictures (and validation copies of test pictures) are left out; all other twins are tied.
+    Unreadable items are left out; unlabelled ones stay, for methods that can use them. Where the data bring their own
+    splits, training copies of test or validation items (and validation copies of test items) are left out; all other
+    twins are tied.
     DataError where more than `settings.max_bad` of the items (but at least one) cannot be read.
     """
     _refuse_too_many(dataset, failures, settings)
-    rows = [row for row in range(len(dataset)) if row not in failures and dataset.targets[row] is not None]
+    rows = [row for row in range(len(dataset)) if row not in failures]
+    labelled = [row for row in rows if dataset.targets[row] is not None]
     exact, near = _twins(dataset, rows, facts, features)
-    is_classes = dataset.task == "classification"
     leaks_exact = _leaks(dataset, exact)
     leaks_near = {row: twin for row, twin in _leaks(dataset, near).items() if row not in leaks_exact}
     keep = [row for row in rows if row not in leaks_exact and row not in leaks_near]
@@ -98,10 +98,8 @@ def audit(
         *_duplicates(dataset, near, "near-duplicate", "nearly identical"),
         *_conflicts(dataset, exact, "conflicting-labels", "Identical"),
         *_conflicts(dataset, near, "conflicting-labels-near", "Nearly identical"),
-        *_groups_across(dataset, rows),
-        *(_classes_across(dataset, rows) if is_classes else ()),
-        *(_class_sizes(dataset, rows) if is_classes else ()),
-        *_spelling(dataset.labels),
+        *_groups_across(dataset, labelled),
+        *target_findings(dataset, labelled),
         *(_shapes(dataset, facts) if dataset.modality == "image" else text_findings(dataset, rows, facts)),
     ]
     return Outcome(Audit(len(dataset), len(keep), tuple(findings)), keep, _ties([*exact, *near], keep))
@@ -207,8 +205,12 @@ def _kind(failure: str) -> str:
     """Return the code of a failure by the words of its message."""
     for words, code in (
         (" is oversized", "oversized"),
+        ("a text cannot be read: it is empty", "empty-text"),
+        ("a list of words cannot be read: it is empty", "empty-text"),
         ("it is empty", "empty-file"),
         ("does not exist", "missing-file"),
+        ("it is no text", "not-a-text"),
+        ("holds a NUL character", "not-a-text"),
         ("it is ", "not-an-image"),
     ):
         if words in failure:
@@ -221,7 +223,8 @@ def _unlabelled(dataset: TableDataset, failures: Mapping[int, str]) -> Iterator[
     rows = [row for row, target in enumerate(dataset.targets) if target is None and row not in failures]
     if rows:
         message = f"{len(rows)} of {len(dataset)} items have no label (empty, None or NaN)"
-        yield Finding("missing-label", "warning", message, "left out", _named(dataset, rows))
+        action = "kept for methods that learn from items without labels; never scored"
+        yield Finding("missing-label", "warning", message, action, _named(dataset, rows))
 
 
 def _leaked(dataset: TableDataset, leaks: Mapping[int, int], code: str, verb: str) -> Iterator[Finding]:
@@ -254,10 +257,11 @@ def _conflicts(
     dataset: TableDataset, bundles: Sequence[Sequence[int]], code: str, word: str
 ) -> Iterator[Finding]:
     """Say which twins have labels that differ."""
-    differing = [bundle for bundle in bundles if len({dataset.targets[row] for row in bundle}) > 1]
+    known = [[row for row in bundle if dataset.targets[row] is not None] for bundle in bundles]
+    differing = [bundle for bundle in known if len({dataset.targets[row] for row in bundle}) > 1]
     if differing:
         said = [
-            " / ".join(f"{dataset.ids[row]} '{dataset.targets[row]}'" for row in bundle)
+            " / ".join(f"{dataset.ids[row]} {_said(dataset.targets[row])}" for row in bundle[:4])
             for bundle in differing
         ]
         rows = sorted({row for bundle in differing for row in bundle})
@@ -265,6 +269,13 @@ def _conflicts(
             f"{word} {_noun(dataset)} have different labels: {explain_items(said, most=5, separator='; ')}"
         )
         yield Finding(code, "warning", message, "kept: correct the wrong labels", _named(dataset, rows))
+
+
+def _said(target: Target | None) -> str:
+    """Return a target as a message names it."""
+    if not isinstance(target, tuple):
+        return f"{target:g}" if isinstance(target, float) else f"'{target}'"
+    return f"'{', '.join(target)}'" if len(target) <= _SAID_LABELS else f"({len(target)} tags)"
 
 
 def _groups_across(dataset: TableDataset, rows: Sequence[int]) -> Iterator[Finding]:
@@ -282,63 +293,6 @@ def _groups_across(dataset: TableDataset, rows: Sequence[int]) -> Iterator[Findi
         )
         action = "nothing: correct the split column, or cut anew with --set split.respect=false"
         yield Finding("group-leak", "error", message, action, _named(dataset, items))
-
-
-def _classes_across(dataset: TableDataset, rows: Sequence[int]) -> Iterator[Finding]:
-    """Say which classes are not in every split that the data bring."""
-    classes: dict[SplitName, set[str]] = {}
-    for row in rows:
-        classes.setdefault(dataset.splits[row] or "train", set()).add(str(dataset.targets[row]))
-    if len(classes) < 2:
-        return
-    every = set.union(*classes.values())
-    for name in SPLITS:
-        if name not in classes or not (absent := sorted(every - classes[name])):
-            continue
-        items = [row for row in rows if dataset.targets[row] in absent]
-        said = f"the {name} split has none of {len(absent)} classes: {explain_items(absent)}"
-        if name == "train":
-            action = "their items count as wrong in every score: add training items, or correct the names"
-            yield Finding("missing-class", "error", said, action, _named(dataset, items))
-        else:
-            action = f"no {name} score for them"
-            yield Finding("label-folder-mismatch", "warning", said, action, _named(dataset, items))
-
-
-def _class_sizes(dataset: TableDataset, rows: Sequence[int]) -> Iterator[Finding]:
-    """Say which classes are small, whether some dwarf others, and whether there is only one."""
-    counts = Counter(str(dataset.targets[row]) for row in rows)
-    if len(counts) == 1:
-        yield Finding(
-            "one-class", "error", f"there is only one class: {next(iter(counts))}", "nothing can be learnt"
-        )
-    small = {label: count for label, count in sorted(counts.items()) if count < _SMALL_CLASS}
-    if small:
-        said = explain_items([f"{label} ({count})" for label, count in small.items()])
-        items = [row for row in rows if dataset.targets[row] in small]
-        message = f"{len(small)} classes have fewer than {_SMALL_CLASS} items: {said}"
-        action = "kept; a class of one is only trained on, of two has no validation item"
-        yield Finding("small-class", "warning", message, action, _named(dataset, items))
-    if len(counts) > 1:
-        (most, many), (least, few) = counts.most_common()[0], counts.most_common()[-1]
-        if many >= _IMBALANCE * few:
-            message = f"class '{most}' has {many} items, class '{least}' {few}"
-            yield Finding(
-                "imbalance", "info", message, "read balanced accuracy and macro-F1, not accuracy alone"
-            )
-
-
-def _spelling(labels: Sequence[str]) -> Iterator[Finding]:
-    """Say which class names differ only in case, spaces or the way that their accents are encoded."""
-    spelled: defaultdict[str, list[str]] = defaultdict(list)
-    for label in labels:
-        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", label).casefold())
-        spelled["".join(folded.replace("_", " ").replace("-", " ").split())].append(label)
-    alike = [names for names in spelled.values() if len(names) > 1]
-    if alike:
-        said = explain_items([" / ".join(f"'{name}' ({name!a})" for name in names) for names in alike])
-        message = f"class names that look alike but differ in case, spaces or Unicode form: {said}"
-        yield Finding("label-spelling", "warning", message, "kept apart: rename them if they mean the same")
 
 
 def _shapes(dataset: TableDataset, facts: Mapping[int, Any]) -> Iterator[Finding]:

@@ -26,11 +26,11 @@ class TableDataset:
     """Items as parallel lists; `inputs` are paths or arrays, `ids` paths relative to `root` (or row numbers)."""
 
     inputs: Sequence[Input]
-    targets: list[Target | None]
+    targets: Sequence[Target | None]
     ids: list[str]
     domains: list[str]
     groups: list[str]
-    splits: list[SplitName | None]
+    splits: Sequence[SplitName | None]
     labels: tuple[str, ...]
     root: Path | None = None
     modality: str = "image"
@@ -89,6 +89,10 @@ class TableDataset:
         """Return the hashes of these items (all of them by default), read by several threads."""
         wanted = range(len(self)) if indices is None else indices
         missing = [index for index in wanted if index not in self._hashes]
+        texts = [index for index in missing if isinstance(self.inputs[index], (str, tuple))]
+        # A thread costs more than the hash of a text.
+        self._hashes.update((index, content_hash(self.inputs[index])) for index in texts)
+        missing = [index for index in missing if index not in self._hashes]
         with ThreadPoolExecutor(_HASH_THREADS) as pool:
             self._hashes.update(
                 zip(missing, pool.map(content_hash, (self.inputs[index] for index in missing)), strict=True)
@@ -128,8 +132,13 @@ def content_hash(raw: Input) -> str:
 
 
 def sorted_labels(targets: Sequence[Target | None]) -> tuple[str, ...]:
-    """Return the class names, sorted, those that are whole numbers by value."""
-    names = {str(target) for target in targets if target is not None}
+    """Return the names of classes or labels, sorted, those that are whole numbers by value."""
+    names = {
+        str(name)
+        for target in targets
+        if target is not None
+        for name in (target if isinstance(target, tuple) else (target,))
+    }
     return tuple(sorted(names, key=_by_number if all(_is_number(name) for name in names) else str))
 
 
@@ -143,29 +152,39 @@ def _by_number(name: str) -> tuple[int, str]:
     return int(name), name
 
 
-def require_classes(dataset: TableDataset) -> None:
-    """Refuse data that no classifier can learn from: no items, no labels, or a single class (DataError)."""
-    if dataset.task == "tagging":
-        _require_entities(dataset)
-        return
-    classes = sorted_labels(dataset.targets)
-    if len(classes) >= 2:
-        return
-    given = f"only one class, '{classes[0]}'" if classes else "no labelled item"
-    raise DataError(
-        f"{dataset.root or 'the data'} has {given} ({len(dataset)} items)",
-        expected="two or more classes, each a folder or a value of the label column",
-        fix="add items of what is *not* that class" if classes else "add labels",
-    )
-
-
-def _require_entities(dataset: TableDataset) -> None:
-    """Refuse tagged texts without a single tag but O."""
-    if len(dataset.labels) < 2:
+def require_targets(dataset: TableDataset) -> None:
+    """Refuse data that nothing can be learnt from: no items, no labels, a single class or number (DataError)."""
+    where = dataset.root.resolve() if dataset.root else "the data"
+    labelled = [target for target in dataset.targets if target is not None]
+    if not labelled:
         raise DataError(
-            f"{dataset.root or 'the data'} has no tagged word ({len(dataset)} texts)",
+            f"{where} has no labelled item ({len(dataset)} items)",
+            expected="items with labels",
+            fix="add labels",
+        )
+    if dataset.task == "tagging" and len(dataset.labels) < 2:
+        raise DataError(
+            f"{where} has no tagged word ({len(dataset)} texts)",
             expected="tags such as B-PER and I-PER beside O",
-            fix="check which column holds the tags (the last one is taken)",
+            fix="check which column holds the tags (of a CoNLL file the last one is taken)",
+        )
+    if dataset.task == "multilabel" and not dataset.labels:
+        raise DataError(
+            f"{where} has no item with a label ({len(dataset)} items)",
+            expected="one or more labels on some items",
+            fix="check which column holds the labels: --set data.label_column=NAME",
+        )
+    if dataset.task == "regression" and len(set(labelled)) < 2:
+        raise DataError(
+            f"{where} has only one number, {labelled[0]} ({len(labelled)} items)",
+            expected="numbers that differ",
+            fix="check which column holds the numbers: --set data.label_column=NAME",
+        )
+    if dataset.task == "classification" and len(set(labelled)) < 2:
+        raise DataError(
+            f"{where} has only one class, '{labelled[0]}' ({len(dataset)} items)",
+            expected="two or more classes, each a folder or a value of the label column",
+            fix="add items of what is *not* that class",
         )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +20,7 @@ SPLIT_NAMES: dict[str, SplitName] = {
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
+    "dev": "validation",
     "test": "test",
     "testing": "test",
 }
@@ -26,13 +29,14 @@ SPLIT_NAMES: dict[str, SplitName] = {
 _Row = tuple[Path, str | None, str, SplitName | None]
 """Item, class, domain, split."""
 
+_CONLL_2003: dict[str, str] = {"testa": "validation", "testb": "test"}
 _OURS = {"cachedir.tag", "thumbs.db", "desktop.ini"}
 
 
 def open_folder(root: Path) -> TableDataset:
     """List the items of a folder: ROOT/[SPLIT/][DOMAIN/]CLASS/**/ITEM, the class being a folder's name.
 
-    Items are pictures; where there are none, text files.
+    Items are pictures, or text files where there are more of these.
 
     Split folders are taken for such when a train folder is among them. A level of folders that hold no items
     but the same class folders is taken for domains. DataError where there is nothing to learn from.
@@ -77,10 +81,18 @@ def open_folder(root: Path) -> TableDataset:
     )
 
 
+def split_of(name: str) -> SplitName | None:
+    """Return the split that a file's name says (`train.csv`, `eng.testa`, `sst-dev-00000.parquet`), None for none."""
+    parts = [_CONLL_2003.get(part, part) for part in re.split(r"[^a-z0-9]+", name.lower())]
+    found: set[SplitName] = {SPLIT_NAMES[part] for part in parts if part in SPLIT_NAMES}
+    return found.pop() if len(found) == 1 else None
+
+
 def _modality(root: Path) -> ModuleType:
-    """Return the modality of a folder's files: pictures, or texts where there is no picture."""
-    endings = {os.path.splitext(name)[1].lower() for _, _, files in os.walk(root) for name in files}
-    return text if endings & text.EXTENSIONS and not endings & image.EXTENSIONS else image
+    """Return the modality of most of a folder's files: pictures, or texts."""
+    endings = Counter(os.path.splitext(name)[1].lower() for _, _, files in os.walk(root) for name in files)
+    pictures, texts = (sum(endings[ending] for ending in kind.EXTENSIONS) for kind in (image, text))
+    return text if texts > pictures else image
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -124,7 +136,7 @@ def _no_folder(root: Path) -> DataError:
     """Return the error for a path that is no folder."""
     return DataError(
         f"{root} {'is not a folder' if root.exists() else 'does not exist'}",
-        expected="a folder of class folders, or a .csv, .tsv or .parquet file",
+        expected="a folder of class folders, or a .csv, .tsv, .parquet, .jsonl or .conll file",
         fix="check the path for spelling",
     )
 

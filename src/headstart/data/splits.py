@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from headstart.core.errors import DataError
+from headstart.core.registry import resolve
 from headstart.core.settings import Split
-from headstart.core.types import SplitName
-from headstart.data.dataset import TableDataset, require_classes
+from headstart.core.types import SplitName, Target
+from headstart.data.dataset import TableDataset, require_targets
 
-_Counts = dict[str | None, int]
+_Counts = dict[Target | None, int]
 """Items of each class; None counts the unlabelled ones."""
 
 
@@ -23,10 +24,11 @@ def split(
 
     Splits that the data bring stay as they are (unless `settings.respect` is false); a missing validation or test
     split is cut from the training items and those of no split. A class of two (groups of) items gives one to test,
-    a class of three or more at least one to each split, as far as groups allow. DataError where a split would be
-    empty.
+    a class of three or more at least one to each split, as far as groups allow. Items without a label go where those
+    go that they are joined to, else to train. DataError where a split would be empty.
     """
-    require_classes(dataset)
+    if dataset.task == "classification":
+        require_targets(dataset)
     given: list[SplitName | None] = list(dataset.splits) if settings.respect else [None] * len(dataset)
     shares: dict[SplitName, float] = {"test": settings.test, "validation": settings.validation}
     shares = {name: share for name, share in shares.items() if name not in given}
@@ -104,8 +106,8 @@ def _assign(
 
 def _quotas(counts: list[_Counts], shares: Mapping[SplitName, float]) -> dict[SplitName, _Counts]:
     """Return how many items of each class each split should get; test before validation where items are few."""
-    items: Counter[str | None] = Counter()
-    holders: Counter[str | None] = Counter()
+    items: Counter[Target | None] = Counter()
+    holders: Counter[Target | None] = Counter()
     for count in counts:
         items.update(count)
         holders.update(dict.fromkeys(count, 1))
@@ -114,10 +116,9 @@ def _quotas(counts: list[_Counts], shares: Mapping[SplitName, float]) -> dict[Sp
     for label, total in items.items():
         rest = total
         for needed, (name, share) in enumerate(shares.items(), start=2):
-            least = 1 if holders[label] >= needed else 0
-            quotas[name][label] = (
-                min(rest, max(least, round(total * share))) if holders[label] >= needed else 0
-            )
+            # Items without a label are no use to a score.
+            is_shared = label is not None and holders[label] >= needed
+            quotas[name][label] = min(rest, max(1, round(total * share))) if is_shared else 0
             rest -= quotas[name][label]
         quotas["train"][label] = rest
     return quotas
@@ -127,6 +128,8 @@ def _cost(unit: _Counts, left: _Counts, quota: _Counts) -> float:
     """Return by how much a unit moves a split away from its quotas (squared, relative to them); negative is better."""
     total = 0.0
     for label, count in unit.items():
+        if label is None:
+            continue
         wanted = max(quota[label], 0.25)  # a split that wants none of a class pays eight times over
         total += count * (count - 2 * left[label]) / wanted
     return total
@@ -152,14 +155,23 @@ def _fill(name: SplitName, units: list[list[int]], counts: list[_Counts], chosen
     spare = [
         unit
         for unit, count in enumerate(counts)
-        if chosen[unit] == "train" and set(count) != {None} and all(holders[label] > 1 for label in count)
+        if chosen[unit] == "train"
+        and set(count) != {None}
+        and all(holders[label] > 1 for label in count if label is not None)
     ]
     if spare:
         chosen[min(spare, key=lambda unit: len(units[unit]))] = name
 
 
 def _require_all(dataset: TableDataset, splits: list[SplitName], units: list[list[int]]) -> None:
-    """Refuse a split without labelled items."""
+    """Refuse a split without labelled items, and items that are all copies of one another."""
+    if len(units) == 1 and len(dataset) > 2 and not any(dataset.groups):
+        nouns = resolve("modality", dataset.modality).NOUN[1]
+        raise DataError(
+            f"all {len(dataset)} {nouns} are the same, or nearly so",
+            expected=f"{nouns} that differ",
+            fix=f"check which column holds the {nouns}, and delete copies",
+        )
     for name in ("train", "validation", "test"):
         if any(
             split == name and target is not None

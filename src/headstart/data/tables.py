@@ -1,194 +1,197 @@
-"""A CSV, TSV or Parquet table with a path and a label column, and perhaps split, group and domain columns."""
+"""CSV, TSV, Parquet and JSON lines, plain or gzipped: paths or texts with labels, splits, groups and domains."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
-import math
 import os
-import warnings
+import zlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from headstart.core.errors import DataError, nearest
+from headstart.core.errors import DataError
 from headstart.core.settings import Source
-from headstart.core.types import Finding, SplitName
-from headstart.data.dataset import TableDataset, explain_items, sorted_labels
-from headstart.data.folders import SPLIT_NAMES
-from headstart.data.jsonl import read_jsonl
+from headstart.core.types import Finding
+from headstart.data.columns import Chosen, Columns, choose, membership
+from headstart.data.dataset import TableDataset, explain_items
+from headstart.data.folders import split_of
+from headstart.data.jsonl import parse_lines
+from headstart.data.paths import table_paths
 from headstart.data.tagged import tagged_rows
-from headstart.modalities import text
+from headstart.data.targets import Targets, read_label_columns, read_targets
+from headstart.modalities import encodings, text
 
-GUESSES: dict[str, tuple[str, ...]] = {
-    "path": (
-        "path",
-        "file",
-        "filename",
-        "file_name",
-        "filepath",
-        "file_path",
-        "image",
-        "image_path",
-        "img",
-        "img_path",
-    ),
-    "text": (
-        "text",
-        "sentence",
-        "review",
-        "content",
-        "body",
-        "message",
-        "comment",
-        "tweet",
-        "document",
-        "title",
-    ),
-    "label": (
-        *("label", "class", "target", "category", "class_name", "label_name", "diagnosis", "y"),
-        *("sentiment", "topic", "intent"),
-    ),
-    "split": ("split", "subset", "fold_name", "partition"),
-    "group": (
-        "group",
-        "patient",
-        "patient_id",
-        "subject",
-        "subject_id",
-        "group_id",
-        "lesion_id",
-        "scene",
-        "speaker",
-    ),
-    "domain": ("domain", "site", "source", "scanner", "hospital"),
-}
-"""Column names, in lower case, by which a role is known when the settings name none; the first that is there."""
-
-TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".jsonl", ".gz")
-
-MOST_FLOAT_CLASSES = 20
-"""More different numbers that are not whole are no classes."""
-
-_MISSING = {"", "nan", "none", "null", "na", "n/a", "<na>", "inf", "-inf", "infinity", "-infinity"}
+TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
+"""File name endings of tables, each but .parquet also with .gz behind it."""
 
 
-def as_label(value: object) -> str | None:
-    """Return a label, group or domain as text; None for what means missing (None, NaN, an infinity, empty text)."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a column of whole numbers with a hole in it is read as floats
-    label = str(value).strip()
-    return None if label.lower() in _MISSING else label
-
-
-def as_split(value: object, place: str) -> SplitName | None:
-    """Return the split that a value means, None where it is missing; DataError says the place of an unknown one."""
-    name = as_label(value)
-    if name is None:
-        return None
-    if name.lower() not in SPLIT_NAMES:
-        raise DataError(
-            f"{place} says the split '{name}'{nearest(name, SPLIT_NAMES)}",
-            expected=f"one of {', '.join(SPLIT_NAMES)} (any case), or nothing",
-            fix="correct the value, or choose another column with --set data.split_column=...",
-        )
-    return SPLIT_NAMES[name.lower()]
+def is_table(path: Path) -> bool:
+    """Tell whether a path names a table, by its ending."""
+    return _ending(path) in TABLE_EXTENSIONS
 
 
 def open_table(path: Path, source: Source) -> TableDataset:
     """Read a table; paths are relative to its folder. Row numbers in messages count the header as row 1."""
-    columns = _read_rows(path)
-    if tagged := tagged_rows(path, columns, source):
+    columns, notes = read_table(path)
+    first = first_row(path)
+    return _dataset(path, columns, source, notes, [f"row {row + first}" for row in range(_height(columns))])
+
+
+def open_tables(folder: Path, source: Source) -> TableDataset | None:
+    """Read the tables of a folder that are named train, dev (or validation) and test; None where there are no such.
+
+    Each table is the split of its name, unless the settings name a split column. DataError where columns differ.
+    """
+    files = {
+        path: split_of(path.name) for path in sorted(folder.iterdir()) if path.is_file() and is_table(path)
+    }
+    files = {path: split for path, split in files.items() if split is not None}
+    if "train" not in files.values():
+        return None
+    parts = {path: read_table(path) for path in files}
+    first = next(iter(parts))
+    names = list(parts[first][0])
+    for path, (columns, _) in parts.items():
+        if set(columns) != set(names):
+            raise DataError(
+                f"{path.name} has the columns {explain_items(list(columns))}",
+                expected=f"those of {first.name}: {explain_items(names)}",
+                fix="name the columns alike, or move the table elsewhere",
+            )
+    columns = {name: [cell for part, _ in parts.values() for cell in part[name]] for name in names}
+    ids = [
+        f"{path.name} row {row + first_row(path)}"
+        for path, (part, _) in parts.items()
+        for row in range(_height(part))
+    ]
+    notes = tuple(note for _, some in parts.values() for note in some)
+    if source.split_column is None:
+        columns["split"] = [files[path] for path, (part, _) in parts.items() for _ in range(_height(part))]
+        said = ", ".join(f"{path.name} = {split}" for path, split in files.items())
+        notes = (
+            *notes,
+            Finding("splits-from-files", "info", f"splits taken from the names of files: {said}"),
+        )
+        source = source.model_copy(update={"split_column": "split"})
+    return _dataset(folder / first.name, columns, source, notes, ids)
+
+
+def read_table(path: Path) -> tuple[dict[str, Sequence[object]], tuple[Finding, ...]]:
+    """Read a table of any kind as columns, with a note where its encoding was guessed."""
+    if _ending(path) == ".parquet":
+        return _read_parquet(path), ()
+    _require_file(path)
+    raw = encodings.content(path)
+    if path.suffix.lower() == ".gz":
+        raw = _unpacked(path, raw)
+    whole, encoding = encodings.decoded(raw, str(path))
+    message = f"{path.name} is not UTF-8: read as {encoding}"
+    guessed = Finding("encoding-guessed", "warning", message, "save it as UTF-8 to be sure")
+    notes = () if encoding.startswith("utf") else (guessed,)
+    if _ending(path) in (".jsonl", ".ndjson"):
+        return parse_lines(path, whole), notes
+    return _parse_text(path, whole), notes
+
+
+def first_row(path: Path) -> int:
+    """Return the number of a table's first row in messages: lines of JSON have no header above them."""
+    return 1 if _ending(path) in (".jsonl", ".ndjson") else 2
+
+
+def texts_of(columns: Columns, name: str) -> list[str]:
+    """Return a column as texts, missing ones empty."""
+    return [_as_text(value, name) for value in columns[name]]
+
+
+def _dataset(
+    path: Path, columns: Columns, source: Source, notes: tuple[Finding, ...], ids: list[str]
+) -> TableDataset:
+    """Make the dataset of a table's columns; `ids` name its rows."""
+    place = partial(_place, path.name, ids)
+    if tagged := tagged_rows(path, columns, source, ids):
         return tagged
-    chosen, notes = _choose(path, columns, source)
-    values = {role: columns[name] for role, name in chosen.items()}
-    if "path" in values:
-        ids, inputs = _paths(path, values["path"])
+    chosen = choose(path, columns, source)
+    if "path" in chosen.roles:
+        names, inputs = table_paths(path, columns[chosen.roles["path"]], place)
         modality = "text" if all(item.suffix.lower() in text.EXTENSIONS for item in inputs) else "image"
     else:
-        inputs = ["" if value is None or value != value else str(value) for value in values["text"]]
-        ids, modality = [f"row {row}" for row in range(2, len(inputs) + 2)], "text"
-    targets, said = _classes(path, values["label"])
-    blank: list[object] = [None] * len(ids)
-    splits: list[SplitName | None] = [
-        as_split(value, f"{path.name} row {row}")
-        for row, value in enumerate(values.get("split", blank), start=2)
-    ]
+        names, inputs, modality = ids, texts_of(columns, chosen.roles["text"]), "text"
+    targets = _targets(columns, chosen, source, place)
+    domains, groups, splits = membership(columns, chosen.roles, len(ids), place)
     return TableDataset(
         inputs=inputs,
-        targets=targets,
-        ids=ids,
-        domains=[as_label(value) or "" for value in values.get("domain", blank)],
-        groups=[as_label(value) or "" for value in values.get("group", blank)],
+        targets=targets.values,
+        ids=names,
+        domains=domains,
+        groups=groups,
         splits=splits,
-        labels=sorted_labels(targets),
+        labels=targets.labels,
         root=path.parent,
         modality=modality,
-        notes=(*notes, *said),
+        task=targets.task,
+        notes=(*notes, *chosen.notes, *targets.notes),
     )
 
 
-def _classes(path: Path, values: Sequence[object]) -> tuple[list[str | None], tuple[Finding, ...]]:
-    """Return a label column as class names; whole numbers written as floats lose their point, others are refused."""
-    labels = [as_label(value) for value in values]
-    numbers = [_as_float(label) for label in labels if label is not None]
-    floats = [number for number in numbers if number is not None]
-    written = any("." in label for label in labels if label)
-    if not written or len(floats) < len(numbers) or not floats:
-        return labels, ()
-    if all(number.is_integer() for number in floats):
-        message = "the labels are whole numbers written with a point (1.0): taken as the classes 1, 2, ..."
-        note = Finding("labels-as-floats", "info", message)
-        return [None if label is None else str(int(float(label))) for label in labels], (note,)
-    distinct = len(set(floats))
-    if distinct > MOST_FLOAT_CLASSES:
-        raise DataError(
-            f"{path}: the label column holds {distinct} different numbers such as {floats[0]:g}",
-            expected="classes",
-            fix="put the numbers into ranges with names (low, middle, high), or name another column: "
-            "--set data.label_column=NAME",
-        )
-    return labels, ()
+def _targets(columns: Columns, chosen: Chosen, source: Source, place: partial[str]) -> Targets:
+    """Read the label column, or several."""
+    if chosen.labels:
+        return read_label_columns({name: columns[name] for name in chosen.labels}, place=place)
+    return read_targets(columns[chosen.roles["label"]], task=source.task, place=place)
 
 
-def _as_float(label: str) -> float | None:
-    """Return a label as a number, None where it is none."""
-    try:
-        return float(label)
-    except ValueError:
-        return None
+def _place(name: str, ids: Sequence[str], row: int) -> str:
+    """Say where a row is."""
+    return ids[row] if name in ids[row] else f"{name} {ids[row]}"
 
 
-def _read_rows(path: Path) -> dict[str, Sequence[object]]:
-    """Read a table of any kind as columns."""
-    ending = path.suffix.lower()
-    if ending == ".parquet":
-        return _read_parquet(path)
+def _ending(path: Path) -> str:
+    """Return a file's ending in lower case, without .gz."""
+    name = path.name.lower().removesuffix(".gz")
+    return os.path.splitext(name)[1]
+
+
+def _height(columns: Columns) -> int:
+    """Return the number of rows."""
+    return len(next(iter(columns.values())))
+
+
+def _as_text(value: object, name: str) -> str:
+    """Return a cell as a text, empty where it is missing."""
+    if value is None or value != value:
+        return ""
     return (
-        read_jsonl(path)
-        if ending == ".jsonl" or path.name.lower().endswith(".jsonl.gz")
-        else _read_text(path)
+        encodings.decoded(value, f"a cell of the column '{name}'")[0]
+        if isinstance(value, bytes)
+        else str(value)
     )
 
 
-def _read_text(path: Path) -> dict[str, Sequence[object]]:
-    """Read a CSV or TSV as columns, in UTF-8, UTF-16, or the encoding that its bytes suggest (with a warning)."""
+def _require_file(path: Path) -> None:
+    """Refuse a path where no file is."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist", expected="a table", fix="check the path for spelling")
+
+
+def _unpacked(path: Path, raw: bytes) -> bytes:
+    """Return what a gzip file holds."""
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+        return gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            f"{path} does not exist", expected="a table", fix="check the path for spelling"
+            f"{path} cannot be read: {error}", expected="a gzip file", fix="write it anew"
         ) from None
-    whole, encoding = text.decoded(content, str(path))
-    if "utf" not in encoding:
-        warnings.warn(
-            f"{path} is not UTF-8: read as {encoding} (save it as 'CSV UTF-8' to be sure)", stacklevel=2
-        )
+
+
+def _parse_text(path: Path, whole: str) -> dict[str, Sequence[object]]:
+    """Read a CSV or TSV as columns."""
     # Only line ends end a line: texts may hold other separators (U+2028, a form feed).
-    lines = list(io.StringIO(whole, newline=""))
-    first = lines[0] if lines else ""
-    separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+    lines = io.StringIO(whole, newline="")
+    first = next(lines, "")
+    separator = "\t" if _ending(path) == ".tsv" else max(",;\t|", key=first.count)
+    lines.seek(0)
     before = csv.field_size_limit(max(csv.field_size_limit(), len(whole) + 1))
     try:
         rows = list(csv.reader(lines, delimiter=separator))
@@ -227,17 +230,16 @@ def _read_parquet(path: Path) -> dict[str, Sequence[object]]:
     """Read a Parquet file's columns."""
     try:
         from pyarrow import ArrowException
-        from pyarrow.parquet import read_table
+        from pyarrow.parquet import read_table as read
     except ModuleNotFoundError:
         raise DataError(
             f"{path} needs pyarrow, which is not installed",
             expected="the extra that reads Parquet",
             fix="pip install 'headstart[parquet]'",
         ) from None
-    if not path.is_file():
-        raise DataError(f"{path} does not exist", expected="a table", fix="check the path for spelling")
+    _require_file(path)
     try:
-        table = read_table(path)
+        table = read(path)
     except (ArrowException, OSError) as error:
         raise DataError(
             f"{path} cannot be read: {error}", expected="a Parquet file", fix="write the file anew"
@@ -245,124 +247,3 @@ def _read_parquet(path: Path) -> dict[str, Sequence[object]]:
     if table.num_rows == 0:
         raise DataError(f"{path} has no rows", expected="one row an item", fix="add rows")
     return {name: table.column(name).to_pylist() for name in table.column_names}
-
-
-def _choose(
-    path: Path, columns: dict[str, Sequence[object]], source: Source
-) -> tuple[dict[str, str], tuple[Finding, ...]]:
-    """Return the column of each role, as set or as guessed, and notes of the guesses."""
-    asked = {role: getattr(source, f"{role}_column") for role in GUESSES}
-    chosen: dict[str, str] = {}
-    guessed: list[str] = []
-    for role, name in asked.items():
-        if name is not None:
-            chosen[role] = _require(path, columns, role, name)
-    known = {name.lower(): name for name in reversed(columns) if name not in chosen.values()}
-    for role, names in GUESSES.items():
-        found = next((known[name] for name in names if name in known), None)
-        if role not in chosen and found is not None:
-            chosen[role] = found
-            guessed.append(f"{role} = '{found}'")
-    if source.text_column is not None or "path" not in chosen:
-        chosen.pop("path", None)
-        if "text" not in chosen:
-            raise _no_column(path, columns, "path", "no column that looks like the path or the text")
-    else:
-        chosen.pop("text", None)
-    guessed = [note for note in guessed if note.partition(" ")[0] in chosen]
-    if "label" not in chosen:
-        raise _no_column(path, columns, "label", "no column that looks like the label")
-    if not guessed:
-        return chosen, ()
-    return chosen, (
-        Finding("columns-guessed", "info", f"columns taken by their names: {', '.join(guessed)}"),
-    )
-
-
-def _require(path: Path, columns: dict[str, Sequence[object]], role: str, name: str) -> str:
-    """Return a column's name if the table has it."""
-    if name not in columns:
-        raise _no_column(path, columns, role, f"no column '{name}'{nearest(name, columns)}")
-    return name
-
-
-def _no_column(path: Path, columns: dict[str, Sequence[object]], role: str, what: str) -> DataError:
-    """Return the error for a missing column."""
-    return DataError(
-        f"{path} has {what}",
-        expected=f"a {role} column; the header (row 1) has {explain_items(list(columns), most=20)}",
-        fix=f"--set data.{role}_column=NAME",
-    )
-
-
-def _paths(table: Path, values: Sequence[object]) -> tuple[list[str], list[Path]]:
-    """Return ids and full paths; empty, doubled or outlying paths are refused with their rows."""
-    root = os.path.abspath(table.parent)
-    ids: list[str] = []
-    rows: dict[str, int] = {}
-    for row, value in enumerate(values, start=2):
-        given = as_label(value)
-        if given is None:
-            raise DataError(
-                f"{table.name} row {row} has no path",
-                expected="the path of a file",
-                fix="fill it in or delete the row",
-            )
-        name = os.path.relpath(os.path.normpath(os.path.join(root, given.replace("\\", "/"))), root).replace(
-            os.sep, "/"
-        )
-        if name == ".." or name.startswith("../"):
-            raise DataError(
-                f"{table.name} row {row}: {given} lies outside {root}",
-                expected="paths inside the table's own folder",
-                fix="move the table to the folder above all of its files, or correct the path",
-            )
-        if name in rows:
-            raise DataError(
-                f"{table.name} rows {rows[name]} and {row} both name {given}",
-                expected="one row a file",
-                fix="delete one of the rows",
-            )
-        rows[name] = row
-        ids.append(name)
-    inputs = [Path(root, name) for name in ids]
-    _require_files(table, root, inputs)
-    return ids, inputs
-
-
-def _require_files(table: Path, root: str, inputs: list[Path]) -> None:
-    """Refuse rows whose file is missing, and links that lead out of the table's folder."""
-    real_root = os.path.realpath(root)
-    folders = {os.path.dirname(path) for path in inputs}
-    listed = {folder: _names(folder) for folder in folders}
-    missing = [
-        f"row {row}: {path.name}"
-        for row, path in enumerate(inputs, start=2)
-        if path.name not in listed[os.path.dirname(path)]
-    ]
-    if missing:
-        raise DataError(
-            f"{table} names {len(missing)} files that do not exist ({explain_items(missing)})",
-            expected=f"paths relative to {root}",
-            fix="correct the paths, or move the table to the folder that they are relative to",
-        )
-    strays = [folder for folder in folders if not _is_inside(os.path.realpath(folder), real_root)]
-    links = [
-        path for path in inputs if path.is_symlink() and not _is_inside(os.path.realpath(path), real_root)
-    ]
-    if strays or links:
-        raise DataError(
-            f"{table}: {(strays or links)[0]} is a link that leads outside {root}",
-            expected="files inside the table's own folder",
-            fix="copy the files there",
-        )
-
-
-def _names(folder: str) -> set[str]:
-    """Return the names in a folder, none if there is no such folder."""
-    return set(os.listdir(folder)) if os.path.isdir(folder) else set()
-
-
-def _is_inside(path: str, root: str) -> bool:
-    """Tell whether a resolved path is the root or lies below it."""
-    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)

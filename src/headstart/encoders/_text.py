@@ -1,14 +1,9 @@
-"""A text network as an Encoder: windows of tokens, pooling, word vectors, cuts at every layer.
-
-A text is read in windows that overlap, so that nothing is cut off. In a value and in a batch, a token is a pair: its
-id (-1 where a window is padded) and the number of the word that begins with it, if this window is the one in which that
-word stands most centrally (else -1).
-"""
+"""A text network as an Encoder: features of every form, word vectors, cuts at every layer, graphs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,10 +24,18 @@ from headstart.core.types import (
     TextContract,
 )
 from headstart.encoders._network import state_sha256
+from headstart.encoders._windows import (
+    WORD_BASE,
+    Tokens,
+    in_parts,
+    joined,
+    marks,
+    take_apart,
+    vectors,
+    windows_of,
+)
 from headstart.modalities import text
 
-WORD_BASE = 1024
-"""Word numbers cross a cut as two digits to this base, as float16 holds whole numbers only up to 2,048."""
 _EXAMPLE_TOKENS = 12
 
 
@@ -44,7 +47,7 @@ class Tokenizer(Protocol):
         ...
 
     def encode_text(self, text: str, words: Sequence[tuple[str, int, int]]) -> list[list[int]]:
-        """Return the same of a whole text, whose words are given with their places: the ids of the text as it stands."""
+        """Return the same of a text as it stands, whose words are given with where they start and end."""
         ...
 
     @property
@@ -79,83 +82,10 @@ class TextBody(Protocol):
         ...
 
 
-def windows_of(
-    pieces: Sequence[Sequence[int]], contract: TextContract, before: Sequence[int], after: Sequence[int]
-) -> np.ndarray:
-    """Lay the tokens of words into windows, int32 [W, T, 2]; a word longer than a window is spread over several.
-
-    Neighbouring windows share at least `contract.overlap` tokens; a word's first token is marked where it is farthest
-    from its window's ends.
-    """
-    ids = np.array([token for piece in pieces for token in piece], dtype=np.int32)
-    starts = np.cumsum([0, *(len(piece) for piece in pieces)])[:-1]
-    room = contract.window - len(before) - len(after)
-    step = max(1, room - contract.overlap)
-    begins = [0] if len(ids) <= room else [*range(0, len(ids) - room, step), len(ids) - room]
-    wide = min(room, len(ids)) + len(before) + len(after)
-    value = np.full((len(begins), wide, 2), -1, np.int32)
-    for window, begin in enumerate(begins):
-        part = ids[begin : begin + room]
-        value[window, : len(before) + len(part) + len(after), 0] = [*before, *part, *after]
-    # The window in whose middle a word's first token stands most nearly.
-    centres = np.array(begins) + min(room, len(ids)) / 2
-    for word, start in enumerate(starts):
-        inside = [w for w, begin in enumerate(begins) if begin <= start < begin + room]
-        window = min(inside, key=lambda w: abs(centres[w] - start))
-        value[window, len(before) + start - begins[window], 1] = word
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """A batch taken apart: ids and mask [M, T] of its M windows that hold tokens, the item and word of each."""
-
-    ids: Tensor
-    mask: Tensor
-    words: Tensor
-    item: Tensor
-    count: int
-
-
-def take_apart(batch: Tensor) -> Tokens:
-    """Turn a batch int64 [N, W, T, 2] into its windows, without those that are all padding."""
-    flat = batch.flatten(0, 1)
-    item = torch.arange(batch.shape[0], device=batch.device).repeat_interleave(batch.shape[1])
-    kept = flat[:, 0, 0] >= 0
-    flat, item = flat[kept], item[kept]
-    return Tokens(flat[..., 0].clamp(min=0), flat[..., 0] >= 0, flat[..., 1], item, batch.shape[0])
-
-
-def pool(hidden: Tensor, mask: Tensor, contract: TextContract) -> Tensor:
-    """Pool windows [M, T, D] to [M, D]: the mean, first or last of their real tokens."""
-    if contract.pooling == "first":
-        return hidden[:, 0]
-    if contract.pooling == "last":
-        last = mask.sum(1) - 1
-        return hidden[torch.arange(len(hidden), device=hidden.device), last]
-    share = mask[..., None].to(hidden.dtype)
-    return (hidden * share).sum(1) / share.sum(1)
-
-
-def join_windows(pooled: Tensor, tokens: Tokens) -> Tensor:
-    """Average the windows [M, D] of each item, weighted by their tokens: [N, D]."""
-    weight = tokens.mask.sum(1).to(pooled.dtype)[:, None]
-    total = torch.zeros(tokens.count, pooled.shape[1], dtype=pooled.dtype, device=pooled.device)
-    shares = torch.zeros(tokens.count, 1, dtype=pooled.dtype, device=pooled.device)
-    return total.index_add(0, tokens.item, pooled * weight) / shares.index_add(0, tokens.item, weight)
-
-
-def gather_words(hidden: Tensor, tokens: Tokens) -> Tensor:
-    """Return one vector a word, [N, L, D], from windows [M, T, D]; zero where an item has no such word."""
-    window, place = (tokens.words >= 0).nonzero(as_tuple=True)
-    word = tokens.words[window, place]
-    longest = int(word.max()) + 1 if len(word) else 1
-    out = torch.zeros(tokens.count, longest, hidden.shape[2], dtype=hidden.dtype, device=hidden.device)
-    return out.index_put((tokens.item[window], word), hidden[window, place])
-
-
 class _Network(nn.Module):
     """A batch int64 [N, W, T, 2] to a form's value."""
+
+    form: Form
 
     def __init__(self, body: TextBody, contract: TextContract, form: Form) -> None:
         super().__init__()
@@ -165,18 +95,11 @@ class _Network(nn.Module):
     def forward(self, batch: Tensor) -> Tensor:
         """Encode a batch."""
         tokens = take_apart(batch)
-        return finish(self._body.whole(tokens.ids, tokens.mask), tokens, self.form, self.contract)
+        return joined(in_parts(self._vectors, tokens.ids, tokens.mask), tokens, self.form)
 
-
-def finish(states: Sequence[Tensor], tokens: Tokens, form: Form, contract: TextContract) -> Tensor:
-    """Return a form's value from the hidden states [M, T, D] of every layer."""
-    if form == "sequence":
-        return gather_words(states[-1], tokens)
-    final = join_windows(pool(states[-1], tokens.mask, contract), tokens)
-    if form == "pooled":
-        return final
-    mean = join_windows(pool(sum(states) / len(states), tokens.mask, contract), tokens)
-    return mean if form == "layers" else torch.cat([final, mean], 1)
+    def _vectors(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return what is kept of windows [M, T]."""
+        return vectors(self._body.whole(ids, mask), mask, self.form, self.contract)
 
 
 class _Prefix(nn.Module):
@@ -187,22 +110,19 @@ class _Prefix(nn.Module):
         self.part = part
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Encode a batch up to the cut."""
+        """Encode a batch up to the cut; the states of windows that are all padding are zero."""
+        tokens = take_apart(batch)
         ids, words = batch[..., 0], batch[..., 1]
-        flat = ids.flatten(0, 1)
-        # Windows of padding alone attend to themselves, so that no row of the softmax is empty.
-        mask = (flat >= 0) | (flat[:, :1] < 0)
-        hidden = self.part(flat.clamp(min=0), mask).unflatten(0, ids.shape[:2])
+        found = in_parts(self.part, tokens.ids, tokens.mask)
+        hidden = torch.zeros(*ids.shape, found.shape[-1], dtype=found.dtype, device=found.device)
+        hidden = hidden.index_put((ids[..., 0] >= 0,), found)
         return torch.cat([hidden, *(part[..., None].to(hidden.dtype) for part in marks(ids >= 0, words))], -1)
-
-
-def marks(real: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the columns that cross a cut beside the hidden states: mask, and the digits of the word number (or -1)."""
-    return real, torch.div(words, WORD_BASE, rounding_mode="floor"), torch.remainder(words, WORD_BASE)
 
 
 class _Suffix(nn.Module):
     """What `_Prefix` gives to a form's value."""
+
+    form: Form
 
     def __init__(self, part: nn.Module, contract: TextContract, form: Form) -> None:
         super().__init__()
@@ -216,11 +136,17 @@ class _Suffix(nn.Module):
         flat, item = flat[kept], item[kept]
         words = (flat[..., -2] * WORD_BASE + flat[..., -1]).round().long()
         tokens = Tokens(words, flat[..., -3] > 0, words, item, crossing.shape[0])
-        return finish([self.part(flat[..., :-3], tokens.mask)], tokens, self.form, self.contract)
+        return joined(in_parts(self._vectors, flat[..., :-3], tokens.mask), tokens, self.form)
+
+    def _vectors(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Return what is kept of windows [M, T, D]."""
+        return vectors([self.part(hidden, mask)], mask, self.form, self.contract)
 
 
 class _Piece(nn.Module):
     """One window without padding, ids [1, T], to what is kept of it: a vector [1, D'] or its tokens [1, T, D]."""
+
+    form: Form
 
     def __init__(self, body: TextBody, contract: TextContract, form: Form, depth: int) -> None:
         super().__init__()
@@ -232,15 +158,8 @@ class _Piece(nn.Module):
         """Encode a window."""
         if self.part is not None:
             return self.part(ids, None)
-        states = self._body.whole(ids, None)
-        if self.form == "sequence":
-            return states[-1]
         real = torch.ones_like(ids, dtype=torch.bool)
-        final = pool(states[-1], real, self.contract)
-        if self.form == "pooled":
-            return final
-        mean = pool(sum(states) / len(states), real, self.contract)
-        return mean if self.form == "layers" else torch.cat([final, mean], 1)
+        return vectors(self._body.whole(ids, None), real, self.form, self.contract)
 
 
 class TextEncoder:
@@ -262,8 +181,10 @@ class TextEncoder:
         self._contract, self._limits = spec.contract, limits
         self._body, self._tokenizer, self._receipt, self._files = body, tokenizer, receipt, files
         body.module.eval()
-        wide = {"layers": body.width, "depths": 2 * body.width} if has_layers else {"depths": body.width}
-        blocks = (("final", body.width), ("layers", body.width)) if has_layers else (("final", body.width),)
+        beside = (("layers", body.width),) if has_layers else getattr(body, "depths", ())
+        blocks = (("final", body.width), *beside)
+        wide = {"layers": body.width} if has_layers else {}
+        wide["depths"] = sum(width for _, width in blocks)
         widths = {"pooled": body.width, **wide, "sequence": self._sequence_width()}
         self._spec = replace(spec, width=widths, depths=blocks)
         self._networks: dict[Form, nn.Module] = {}
@@ -315,8 +236,8 @@ class TextEncoder:
         """Put values into int64 [N, W, T, 2], padded with -1."""
         shape = np.max([value.shape for value in values], axis=0)
         out = np.full((len(values), *shape), -1, np.int64)
-        for row, value in zip(out, values, strict=True):
-            row[: value.shape[0], : value.shape[1]] = value
+        for row, value in enumerate(values):
+            out[row, : value.shape[0], : value.shape[1]] = value
         return torch.from_numpy(out)
 
     def collate(

@@ -16,15 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from headstart.core.errors import PlanError
-from headstart.features.inputs import keep_inputs
-from headstart.features.prefix import Activations, Cut, activations, cut, half, prepare_all, view_of
+from headstart.features.feed import Feed, as_floats, training_feed, validation_feed, with_targets
+from headstart.features.prefix import Cut, cut
 from headstart.train.batches import Batch, Items, prefetch
 from headstart.train.loop import train
 from headstart.train.optim import ParameterGroup, freeze, parameter_groups
 from headstart.train.position import LoopSettings, Trained, Validate, Validation
 from headstart.train.runtime import Context, autocast, channels_last, choose_batch_size, device_memory, draw
 from headstart.train.schedule import opening_epochs, slanted_triangular, warmup_cosine
-from headstart.train.signals import stopping
 
 if TYPE_CHECKING:
     from headstart.core.protocols import Dataset, Encoder, Task
@@ -75,18 +74,6 @@ class FineTuned:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """How a dataset's items reach the module that trains: the tensor of the chosen items in an epoch.
-
-    `lengths` [n], where items differ in length, let batches hold items of like length.
-    """
-
-    open: Callable[[np.ndarray, int], Tensor]
-    dataset: Dataset
-    lengths: np.ndarray | None = None
-
-
 def finetune(
     model: Trainable, *, training: Dataset, validation: Dataset, settings: FineTune, context: Context
 ) -> FineTuned:
@@ -107,11 +94,11 @@ def finetune(
     frozen, trained = layers[:depth], layers[depth:]
     memory = device_memory(context.device)
     batch_size = settings.batch_size or choose_batch_size(len(training), memory_bytes=memory)
-    inputs = _training_inputs(training, encoder, place, views=views, settings=settings, context=context)
+    inputs = training_feed(training, encoder, place, views=views, strength=settings.augment, context=context)
     source = Items(
         len(training),
         batch_size,
-        _with_targets(inputs, model.task),
+        with_targets(inputs, model.task),
         lambda index: training[index].id,
         context.seed,
         lengths=inputs.lengths,
@@ -124,7 +111,7 @@ def finetune(
             source=source,
             groups=groups,
             validate=_validation(
-                network, model.task, _validation_inputs(validation, encoder, place, context), context
+                network, model.task, validation_feed(validation, encoder, place, context), context
             ),
             settings=_loop_settings(settings, source, model, (training, validation), views=views),
             context=context,
@@ -209,85 +196,6 @@ def _loop_settings(
     )
 
 
-# -- inputs ---------------------------------------------------------------------------------------------------
-
-
-def _training_inputs(
-    dataset: Dataset, encoder: Encoder, place: Cut | None, *, views: int, settings: FineTune, context: Context
-) -> _Inputs:
-    """Return cached activations of several views, or new augmentations every epoch (through the frozen prefix)."""
-    if place and views:
-        kept = activations(
-            dataset,
-            encoder,
-            place.prefix,
-            depth=place.depth,
-            views=views,
-            strength=settings.augment,
-            context=context,
-        )
-        return _cached(
-            dataset, encoder, kept, lambda indices, epoch: view_of(context.seed, epoch, indices, views)
-        )
-    with stopping(context.command) as stop:
-        inputs = keep_inputs(dataset, encoder, context=context, check=stop.check)
-
-    def open_items(indices: np.ndarray, epoch: int) -> Tensor:
-        draws = [draw(context.seed, "augment", epoch, int(index)) for index in indices]
-        values = prepare_all(encoder, [inputs[int(index)] for index in indices], draws, settings.augment)
-        return encoder.stack(half(place.prefix(values))) if place else encoder.batch(values)
-
-    return _Inputs(open_items, dataset, inputs.lengths)
-
-
-def _validation_inputs(dataset: Dataset, encoder: Encoder, place: Cut | None, context: Context) -> _Inputs:
-    """Return the cached activations of the items themselves, or the items."""
-    if place:
-        kept = activations(
-            dataset, encoder, place.prefix, depth=place.depth, views=1, strength="none", context=context
-        )
-        return _cached(dataset, encoder, kept, lambda indices, _: np.zeros_like(indices))
-
-    inputs = keep_inputs(dataset, encoder, context=context, exact=True)
-
-    def open_items(indices: np.ndarray, _: int) -> Tensor:
-        return encoder.collate([inputs[int(index)] for index in indices])
-
-    return _Inputs(open_items, dataset, inputs.lengths)
-
-
-def _cached(
-    dataset: Dataset, encoder: Encoder, kept: Activations, view: Callable[[np.ndarray, int], np.ndarray]
-) -> _Inputs:
-    """Return the kept activations of items, each in the view that it shows in an epoch."""
-
-    def open_items(indices: np.ndarray, epoch: int) -> Tensor:
-        return encoder.stack(kept.gather(indices, view(indices, epoch)))
-
-    return _Inputs(open_items, dataset, kept.lengths)
-
-
-def _with_targets(inputs: _Inputs, task: Task) -> Callable[[np.ndarray, int], tuple[Tensor, ...]]:
-    """Return what opens inputs and targets together."""
-
-    def open_both(indices: np.ndarray, epoch: int) -> tuple[Tensor, ...]:
-        targets = task.collate([inputs.dataset[int(index)].target for index in indices])
-        return inputs.open(indices, epoch), targets
-
-    return open_both
-
-
-def _float(inputs: Tensor) -> Tensor:
-    """Return activations as float32 in the layout of the weights; pictures stay uint8."""
-    if inputs.dtype != torch.float16:
-        return inputs
-    layout = torch.channels_last if inputs.dim() == 4 else torch.contiguous_format
-    return inputs.to(torch.float32, memory_format=layout)
-
-
-# -- loss and validation --------------------------------------------------------------------------------------
-
-
 def _loss(
     network: nn.Module, task: Task, training: Dataset, settings: FineTune, context: Context
 ) -> Callable[[Batch], Tensor]:
@@ -297,7 +205,7 @@ def _loss(
 
     def plain(batch: Batch) -> Tensor:
         inputs, targets = batch.tensors
-        return task.loss(network(_float(inputs)), targets, **extra)
+        return task.loss(network(as_floats(inputs)), targets, **extra)
 
     def mixed(batch: Batch) -> Tensor:
         # Mixup (Zhang et al. 2018, arXiv 1710.09412) on whatever enters the part that trains.
@@ -312,7 +220,7 @@ def _loss(
         share = float(generator.beta(settings.mixup, settings.mixup))
         share = max(share, 1 - share)
         other = torch.from_numpy(generator.permutation(len(batch))).to(targets.device)
-        floats = _float(inputs).float()
+        floats = as_floats(inputs).float()
         outputs = network(share * floats + (1 - share) * floats[other])
         return share * task.loss(outputs, targets, **extra) + (1 - share) * task.loss(
             outputs, targets[other], **extra
@@ -321,7 +229,7 @@ def _loss(
     return mixed if settings.mixup else plain
 
 
-def _validation(network: nn.Module, task: Task, inputs: _Inputs, context: Context) -> Validate:
+def _validation(network: nn.Module, task: Task, inputs: Feed, context: Context) -> Validate:
     """Return what evaluates the network on the validation items, in batches of one fixed size."""
     dataset = inputs.dataset
     source = Items(
@@ -347,7 +255,7 @@ def _validation(network: nn.Module, task: Task, inputs: _Inputs, context: Contex
         for step, batch in enumerate(batches):
             check()
             with autocast(context.device, "float32"):
-                rows = network(_float(batch.to(context.device).tensors[0])).float().cpu().numpy()
+                rows = network(as_floats(batch.to(context.device).tensors[0])).float().cpu().numpy()
             for index, row in zip(source.indices(0, step).tolist(), rows, strict=True):
                 # Words are padded to the longest text of the batch.
                 outputs[index] = row if row.ndim == 1 else row[: len(targets[index])]

@@ -13,6 +13,7 @@ import numpy as np
 
 from headstart.core.errors import DataError
 from headstart.core.types import LIMITS, Limits
+from headstart.modalities.encodings import decode
 
 NOUN = ("text", "texts")
 VERSION = 1
@@ -30,15 +31,9 @@ _SKETCHED = 20_000
 Raw = str | tuple[str, ...] | Path
 """A text, a text that is split into words already, or a file."""
 
-_MARKS = (
-    r"[\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u06"
-    r"5f\u0670\u06d6-\u06ed\u093c\u0941-\u094d\u200d\ufe0e\ufe0f\u20e3]"
-)
-_WORD = re.compile(
-    # An emoji with its modifiers and joined ones, letters and digits with their marks, or one other sign.
-    rf"(?:[\U0001f1e6-\U0001f1ff]{{2}}|[\u2600-\u27bf\U0001f300-\U0001faff](?:[\ufe0f\U0001f3fb-\U0001f3ff\u20e3]|\u200d[\u2600-\u27bf\U0001f300-\U0001faff])*)"
-    rf"|(?:\w{_MARKS}*)+|[^\w\s]{_MARKS}*"
-)
+_EMOJI = r"[\u2600-\u27bf\U0001f300-\U0001faff]"
+_ALONE = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+"""Kana and ideographs: scripts that write no spaces, so each stands for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,62 +54,31 @@ def read(raw: Raw, limits: Limits = LIMITS) -> str | tuple[str, ...]:
     """Return a text in NFC, or its words; files are decoded. DataError where it is empty, too long or no text."""
     if isinstance(raw, tuple):
         words = tuple(_clean(word, "a list of words") for word in raw)
-        if not any(word.strip() for word in words):
+        if all(map(_is_blank, words)):
             raise _unusable("a list of words", "it is empty")
         _refuse_long(sum(map(len, words)), "a list of words", limits)
         return words
     name = str(raw) if isinstance(raw, Path) else "a text"
     text = _clean(decode(raw) if isinstance(raw, Path) else raw, name)
-    if not text.strip():
+    if _is_blank(text):
         raise _unusable(name, "it is empty")
     _refuse_long(len(text), name, limits)
     return text
 
 
-def decode(path: Path) -> str:
-    """Return a file's text: UTF-8 (with or without a mark), UTF-16, else the encoding that its bytes suggest."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _unusable(str(path), error.strerror or str(error)) from None
-    return decoded(content, str(path))[0]
-
-
-def decoded(content: bytes, name: str) -> tuple[str, str]:
-    """Return the text of some bytes and the name of their encoding; DataError where they are no text."""
-    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if content.startswith(mark):
-            try:
-                return content.decode(encoding), encoding
-            except UnicodeDecodeError as error:
-                raise _unusable(name, f"it begins as {encoding} and is not ({error})") from None
-    if b"\0" in content:
-        raise _unusable(name, f"it holds a NUL byte at {content.index(0)}: it is no text")
-    try:
-        return content.decode("utf-8"), "utf-8"
-    except UnicodeDecodeError:
-        return _guessed(content, name)
-
-
-def _guessed(content: bytes, name: str) -> tuple[str, str]:
-    """Decode bytes that are not UTF-8 by the statistics of their letters."""
-    try:
-        from charset_normalizer import from_bytes
-    except ModuleNotFoundError:
-        raise DataError(
-            f"{name} is not UTF-8",
-            expected="UTF-8, or the extra that tells encodings",
-            fix="pip install 'headstart[text]'",
-        ) from None
-    best = from_bytes(content).best()
-    if best is None:
-        raise _unusable(name, "its encoding cannot be told")
-    return str(best), best.encoding
-
-
 def words(text: str) -> list[tuple[str, int, int]]:
     """Return each word with where it starts and ends; signs stand alone, emoji and combining marks stay whole."""
-    return [(match.group(), match.start(), match.end()) for match in _WORD.finditer(text)]
+    return [(match.group(), match.start(), match.end()) for match in _word().finditer(text)]
+
+
+@lru_cache(maxsize=1)
+def _word() -> re.Pattern[str]:
+    """Return the pattern of a word: an emoji with what is joined to it, letters and digits with marks, or a sign."""
+    joins = [chr(code) for code in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0))]
+    marks = [letter for letter in joins if unicodedata.category(letter)[0] == "M"]
+    mark = f"[{''.join(marks)}\u200c\u200d]*"
+    emoji = rf"[\U0001f1e6-\U0001f1ff]{{2}}|{_EMOJI}(?:[\ufe0f\U0001f3fb-\U0001f3ff\u20e3]|\u200d{_EMOJI})*"
+    return re.compile(rf"{emoji}|{_ALONE}{mark}|(?:(?!{_ALONE})\w{mark})+|[^\w\s]{mark}")
 
 
 def facts(text: str | tuple[str, ...]) -> Facts:
@@ -132,7 +96,7 @@ def inspect(raw: Raw, *, limits: Limits = LIMITS) -> Facts:
 def shingles(text: str) -> np.ndarray:
     """Return the distinct hashes, uint32, of a text's 5-character shingles, whatever its case and spaces."""
     plain = " ".join(text[:_SKETCHED].casefold().split())
-    codes = np.array([ord(letter) for letter in plain], dtype=np.uint64)
+    codes = np.frombuffer(plain.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
     if len(codes) < SHINGLE:
         return np.array([zlib.crc32(plain.encode())], dtype=np.uint32)
     mixed = np.zeros(len(codes) - SHINGLE + 1, np.uint64)
@@ -174,9 +138,10 @@ SCRIPTS = (
 
 def _script(text: str) -> int:
     """Return the place in SCRIPTS of the script of most letters, len(SCRIPTS) for others or none."""
-    letters = [letter for letter in text[:400] if letter.isalpha()]
-    if not letters or all(letter.isascii() for letter in letters):
-        return 0 if letters else len(SCRIPTS)
+    start = text[:400]
+    if start.isascii():
+        return 0 if any(map(str.isalpha, start)) else len(SCRIPTS)
+    letters = [letter for letter in start if letter.isalpha()]
     names = [unicodedata.name(letter, "").partition(" ")[0] for letter in letters]
     counts = [names.count(script) for script in SCRIPTS]
     return int(np.argmax(counts)) if max(counts) else len(SCRIPTS)
@@ -186,7 +151,14 @@ def _clean(text: str, name: str) -> str:
     """Return a text in NFC; NUL characters are refused."""
     if "\0" in text:
         raise _unusable(name, f"it holds a NUL character at {text.index(chr(0))}")
+    if text.isascii():
+        return text
     return unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _is_blank(text: str) -> bool:
+    """Tell whether nothing of a text is seen: no letters, but spaces and controls (such as U+200B)."""
+    return all(letter.isspace() or unicodedata.category(letter) in ("Cc", "Cf") for letter in text)
 
 
 def _refuse_long(length: int, name: str, limits: Limits) -> None:

@@ -103,34 +103,40 @@ def _owners(encoder: Encoder, value: np.ndarray, words: Sequence[str]) -> np.nda
     A word is marked at its first token in one window; where windows overlap, its tokens stand in others unmarked.
     """
     before, after = _specials(encoder)
-    lengths = _lengths(encoder, value, words, before, after)
-    word_of = np.repeat(np.arange(len(words)), lengths)
-    starts = np.cumsum([0, *lengths])[:-1]
+    inside = value[:, before : value.shape[1] - after]
+    starts, begins = _starts(inside, encoder.spec.contract, len(words))
+    places = np.array(begins)[:, None] + np.arange(inside.shape[1])
     owner = np.full(value.shape[:2], -1)
-    for row, window in zip(owner, value, strict=True):
-        marked = np.flatnonzero(window[:, 1] >= 0)
-        if not len(marked):
-            continue
-        begin = starts[window[marked[0], 1]] - (marked[0] - before)
-        count = min(int((window[:, 0] >= 0).sum()) - before - after, len(word_of) - begin)
-        row[before : before + count] = word_of[begin : begin + count]
+    owner[:, before : value.shape[1] - after] = np.searchsorted(starts, places, side="right") - 1
     return owner
 
 
 def _specials(encoder: Encoder) -> tuple[int, int]:
-    """Return how many special tokens stand before and after a text."""
-    one, two = (encoder.prepare(("a",) * count).value[0] for count in (1, 2))
+    """Return how many special tokens stand before and after a text: what texts of different words end with alike."""
+    one, other = (encoder.prepare((letter,)).value[0] for letter in "ab")
     before = int(np.flatnonzero(one[:, 1] >= 0)[0])
-    return before, len(one) - before - (len(two) - len(one))
+    shortest = min(len(one), len(other))
+    alike = one[::-1, 0][:shortest] == other[::-1, 0][:shortest]
+    same = shortest if alike.all() else int(np.argmin(alike))
+    # Both may be unknown words; one of its own tokens each has at least.
+    return before, min(same, shortest - before - 1)
 
 
-def _lengths(encoder: Encoder, value: np.ndarray, words: Sequence[str], before: int, after: int) -> list[int]:
-    """Return the number of tokens of each word: seen in the one window, or by encoding each word of several."""
-    if len(value) == 1:
-        starts = np.flatnonzero(value[0, :, 1] >= 0)
-        end = int((value[0, :, 0] >= 0).sum()) - after
-        return np.diff(starts, append=end).tolist()
-    known = {
-        word: int((encoder.prepare((word,)).value[..., 0] >= 0).sum()) - before - after for word in set(words)
-    }
-    return [known[word] for word in words]
+def _starts(inside: np.ndarray, contract: Any, count: int) -> tuple[np.ndarray, list[int]]:
+    """Return where each word and each window begins among a text's tokens; `inside` are the windows' own [W, T, 2].
+
+    Windows lie a step apart; only the last is moved back so that it is full. How far says what it shares with the one
+    before, and that words begin one after another.
+    """
+    rows, room = inside.shape[:2]
+    step = max(1, room - contract.overlap)
+    begins = [row * step for row in range(max(1, rows - 1))]
+    window, place = np.nonzero(inside[..., 1] >= 0)
+    for shift in range(1, step + 1) if rows > 1 else [0]:
+        tried = [*begins, begins[-1] + shift] if rows > 1 else begins
+        starts = np.zeros(count, np.int64)
+        starts[inside[window, place, 1]] = np.array(tried)[window] + place
+        is_same = rows == 1 or np.array_equal(inside[-2, shift:, 0], inside[-1, : room - shift, 0])
+        if is_same and (np.diff(starts) > 0).all():
+            return starts, tried
+    raise ValueError("the windows of a text overlap")

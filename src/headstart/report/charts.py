@@ -149,7 +149,7 @@ def reliability(bins: Sequence[Bin], *, many: str = "pictures") -> Markup:
         parts.append(
             Markup(
                 '<line class="span" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>'
-                '<circle class="dot" cx="{0:.1f}" cy="{3:.1f}" r="{4:.1f}"><title>{5} pictures: '
+                '<circle class="dot" cx="{0:.1f}" cy="{3:.1f}" r="{4:.1f}"><title>{5} {12}: '
                 "says {6:.0f}%, right {7:.0f}%</title></circle>"
                 '<rect class="count" x="{8:.1f}" width="{9:.1f}" y="{10:.1f}" height="{11:.1f}"/>'
             ).format(

@@ -87,6 +87,7 @@ def render(result: Result, model: Model, inputs: Mapping[str, Any], *, path: Pat
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["kind_of"] = lambda name: metrics.metric(name).kind
     album = _album(result, model, inputs)
     page = environment.get_template("report.html").render(
         result=result,

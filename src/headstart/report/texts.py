@@ -25,7 +25,7 @@ SHORT = 360
 LONGEST = 20_000
 """Characters of a whole text that the page holds."""
 NUM_COLOURS, NUM_LEVELS = 8, 4
-_FAINT = 0.1
+_FAINT = 0.2
 """Words with less than this share of the heaviest word's weight stay without a tint."""
 _BIDI_CONTROLS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"

@@ -1,0 +1,151 @@
+"""How a plan runs: encode and audit in one pass, split, race heads, fine-tune, calibrate, score the test split once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.core.errors import PlanError
+from headstart.core.plan import Plan
+from headstart.core.protocols import Encoder, Task
+from headstart.core.registry import resolve
+from headstart.core.settings import Extract, FineTune
+from headstart.core.types import Form
+from headstart.data import TableDataset
+from headstart.features.encode import encode
+from headstart.model import Model, open_encoder
+from headstart.pipeline.course import Course, Ledger
+from headstart.pipeline.heads import extract_heads
+from headstart.pipeline.material import Material, audited, material_of, refuse_findings, with_suspects
+from headstart.pipeline.tuning import tune
+from headstart.result import Predicted, Result
+from headstart.train.runtime import Context
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a run made: the model, and how well it did on each test item (in the order of `rows("test")`)."""
+
+    result: Result
+    model: Model
+    test_quality: np.ndarray
+    material: Material
+
+
+def execute(
+    plan: Plan, dataset: TableDataset, context: Context, *, strict: bool, encoder: Encoder | None = None
+) -> Outputs:
+    """Run a plan on its data and return the result (without a folder yet) and the model.
+
+    `encoder` is the plan's network where it is open already; its weights may be changed.
+    """
+    ledger = Ledger(context)
+    if not plan.split.respect:
+        dataset = dataset.with_splits([None] * len(dataset))
+    with ledger.stage("open"):
+        encoder = encoder or open_encoder(plan.encoder, limits=plan.data.limits)
+    _check_weights(plan, encoder)
+    task: Task = resolve("task", plan.task)(plan.labels)
+    extraction, tuning = _links(plan)
+    form = _form(task, encoder, extraction)
+    with ledger.stage("encode"):
+        whole = ledger.count(encode(dataset, encoder, form=form, context=context))
+    with ledger.stage("audit"):
+        found = audited(dataset, whole, plan)
+        refuse_findings(found.audit, strict=strict)
+        material = material_of(plan, dataset, whole, found, task)
+    lineage = tuple(link.model_dump(mode="json") for link in plan.chain())
+    model = Model(encoder, task, None, plan.encoder, lineage=lineage)
+    course = Course()
+    if tuning is None or plan.start is not None:
+        with ledger.stage("heads"):
+            race, suspects = extract_heads(model, material, extraction, form, context, ledger)
+            course, material = Course(race), with_suspects(material, suspects)
+    if tuning is not None:
+        with ledger.stage("finetune"):
+            course = tune(model, material, tuning, course.race, form, context)
+    with ledger.stage("evaluate"):
+        return _evaluated(plan, model, material, form, ledger, course)
+
+
+def _form(task: Task, encoder: Encoder, extraction: Extract) -> Form:
+    """Return the form in which every item is encoded once: the task's own, or several depths beside it."""
+    if task.form not in encoder.spec.width:
+        raise PlanError(
+            f"{encoder.spec.name} has no features of form '{task.form}', which {task.name} needs",
+            expected=f"an encoder with that form; this one has {', '.join(encoder.spec.width)}",
+            fix="choose another encoder (`headstart models` lists them)",
+        )
+    if task.form == "pooled" and extraction.depths and len(encoder.spec.depths) > 1:
+        return "depths"
+    return task.form
+
+
+def _links(plan: Plan) -> tuple[Extract, FineTune | None]:
+    """Return the extraction and the fine-tuning of a plan (a lone fine-tuning encodes too, for the audit)."""
+    if isinstance(plan.method, Extract):
+        return plan.method, None
+    start = plan.start.method if plan.start else Extract(depths=False)
+    if not isinstance(start, Extract):
+        raise PlanError(
+            f"a fine-tuning that starts from '{start.kind}'",
+            expected="a start by extraction, or none",
+            fix="set plan.start to a plan whose method is extract, or to null",
+        )
+    return start, plan.method
+
+
+def _check_weights(plan: Plan, encoder: Encoder) -> None:
+    """Refuse weights that are not those the plan was made with."""
+    expected, given = plan.encoder.weights_sha256, encoder.spec.weights_sha256
+    if expected and expected != given:
+        raise PlanError(
+            f"the weights of {plan.encoder.name} have sha256 {given[:12]}...",
+            expected=f"{expected[:12]}..., as when the plan was made",
+            fix="install the same weights, or make the plan anew",
+        )
+
+
+def _evaluated(
+    plan: Plan, model: Model, material: Material, form: Form, ledger: Ledger, course: Course
+) -> Outputs:
+    """Score the test items, once, with the model that was chosen without them."""
+    rows, task = material.rows("test"), model.task
+    test, targets = material.dataset.subset(rows), material.targets(rows)
+    is_extracted = not course.history or model.encoder.spec.weights_sha256 == plan.encoder.weights_sha256
+    if is_extracted:
+        outputs = model.logits_of(material.part(rows), form)
+    else:
+        outputs = model.logits_of(ledger.count(model.encode(test, ledger.context)), model.head.form)
+    probabilities = model.probabilities(outputs)
+    evaluation = task.evaluate(
+        probabilities, targets, domains=test.domains if any(test.domains) else None, groups=_named(test.groups),
+        seed=plan.seed,
+    )  # fmt: skip
+    columns = (test.ids, targets, task.answers(probabilities), task.certainty(probabilities), test.inputs)
+    predictions = tuple(
+        Predicted(name, task.truth(target), answer, float(certainty), _path(raw))
+        for name, target, answer, certainty, raw in zip(*columns, strict=True)
+    )
+    result = Result(
+        plan=plan, folder=Path(), evaluation=evaluation, audit=material.audit, receipt=model.encoder.receipt,
+        race=course.race, history=course.history, cost=ledger.cost(), predictions=predictions, notes=course.notes,
+        modality=model.encoder.spec.modality,
+    )  # fmt: skip
+    return Outputs(result, model, task.item_quality(probabilities, targets), material)
+
+
+def _named(groups: Sequence[str]) -> Sequence[str] | None:
+    """Return groups where there are any; an item without one is a group of its own."""
+    if not any(groups):
+        return None
+    return [group or f"#{row}" for row, group in enumerate(groups)]
+
+
+def _path(raw: Any) -> Path | None:
+    """Return the path of an item that has one."""
+    return raw if isinstance(raw, Path) else None

@@ -1,0 +1,110 @@
+"""The items that a run works on: audited, split, with what must stay together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+
+from headstart.core.errors import DataError
+from headstart.core.plan import Plan
+from headstart.core.protocols import Task
+from headstart.core.types import Audit, Finding, SplitName, Target
+from headstart.data import TableDataset
+from headstart.data.audit import Outcome, audit, refuse_grave
+from headstart.data.splits import split
+from headstart.features.encode import Encoded, take
+
+
+@dataclass(frozen=True)
+class Material:
+    """The items that a run works on, after the audit: every one readable, with its split and its target."""
+
+    dataset: TableDataset
+    encoded: Encoded
+    groups: list[str]
+    audit: Audit
+
+    def rows(self, *splits: SplitName) -> list[int]:
+        """Return the labelled items of these splits."""
+        wanted, targets = set(splits), self.dataset.targets
+        return [
+            row for row, name in enumerate(self.dataset.splits) if name in wanted and targets[row] is not None
+        ]
+
+    def targets(self, rows: Sequence[int]) -> list[Target]:
+        """Return the targets of these items."""
+        return [cast("Target", self.dataset.targets[row]) for row in rows]
+
+    def part(self, rows: Sequence[int]) -> Encoded:
+        """Return the features of these items."""
+        features = take(self.encoded.features, rows)
+        return replace(self.encoded, features=features, indices=tuple(range(len(rows))))
+
+
+def audited(dataset: TableDataset, whole: Encoded, plan: Plan) -> Outcome:
+    """Audit a dataset that was encoded; vectors help to find near twins."""
+    features = None
+    if isinstance(whole.features, np.ndarray) and len(whole.features):
+        features = np.full((len(dataset), whole.features.shape[1]), np.nan, np.float32)
+        features[list(whole.indices)] = whole.features
+    return audit(dataset, whole.facts, whole.failures, settings=plan.data, features=features)
+
+
+def refuse_findings(found: Audit, *, strict: bool) -> None:
+    """Refuse what would make every score a lie; with `strict`, errors and warnings of any kind."""
+    for finding in found.by_code("group-leak"):
+        raise DataError(
+            finding.message,
+            expected="every group (patient, speaker, scene) in one split",
+            fix="mend the splits, or let headstart split by group: --set split.respect=false",
+        )
+    if strict:
+        refuse_grave(found)
+
+
+def material_of(plan: Plan, dataset: TableDataset, whole: Encoded, found: Outcome, task: Task) -> Material:
+    """Keep what the audit keeps, and give every item its split."""
+    kept = dataset.subset(found.keep)
+    strata = task.strata([cast("Target", target) for target in kept.targets])
+    known = [name if target is not None else None for name, target in zip(strata, kept.targets, strict=True)]
+    by_strata = replace(kept, targets=known)
+    kept = kept.with_splits(split(by_strata, plan.split, seed=plan.seed, ties=found.ties))
+    row_of = {index: row for row, index in enumerate(whole.indices)}
+    features = take(whole.features, [row_of[index] for index in found.keep])
+    encoded = replace(whole, features=features, indices=tuple(range(len(kept))))
+    return Material(kept, encoded, _clusters(kept.groups, found.ties), found.audit)
+
+
+def _clusters(groups: Sequence[str], ties: Sequence[tuple[int, int]]) -> list[str]:
+    """Return for each item the name of what it must stay with: its group, its twins, and theirs."""
+    name = [group or f"#{row}" for row, group in enumerate(groups)]
+    leader: dict[str, str] = {}
+
+    def root(item: str) -> str:
+        while item in leader:
+            item = leader[item]
+        return item
+
+    for one, other in ties:
+        first, second = root(name[one]), root(name[other])
+        if first != second:
+            leader[second] = first
+    return [root(item) for item in name]
+
+
+def with_suspects(material: Material, suspects: Sequence[int]) -> Material:
+    """Add the items whose labels are likely wrong to the audit."""
+    if not suspects:
+        return material
+    finding = Finding(
+        "label-suspect",
+        "info",
+        f"{len(suspects)} of the training labels are likely wrong: a model that had not seen these items is surer of "
+        "another class",
+        "kept as they are; look at them, the surest first",
+        tuple(material.dataset.ids[row] for row in suspects),
+    )
+    return replace(material, audit=replace(material.audit, findings=(*material.audit.findings, finding)))
