@@ -132,6 +132,35 @@ class NeighboursHead(nn.Module):
         }  # fmt: skip
 
 
+class CosineHead(nn.Module):
+    """Cosine to one direction a class, times a sharpness: [..., D] to logits [..., C]."""
+
+    kind = "cosine"
+    directions: Tensor
+
+    def __init__(
+        self, width: int, num_classes: int, *, sharpness: float = 1.0, form: Form = "pooled"
+    ) -> None:
+        """Make a head without directions yet."""
+        super().__init__()
+        self.form, self.width, self.num_classes, self.sharpness = form, width, num_classes, sharpness
+        self.register_buffer("directions", torch.zeros(num_classes, width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits."""
+        unit = nn.functional.normalize(features.float(), dim=-1)
+        return self.sharpness * nn.functional.linear(unit, self.directions)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what, besides its tensors, rebuilds this head."""
+        return {
+            "width": self.width,
+            "num_classes": self.num_classes,
+            "sharpness": self.sharpness,
+            "form": self.form,
+        }
+
+
 def answer(
     similarity: Tensor,
     targets: Tensor,

@@ -66,8 +66,10 @@ def proposed(
     changes = {kind: given.pop(kind, {}) for kind in KINDS}
     _refuse_unused(changes, {last.kind, start.kind if start else last.kind})
     last, start = _changed(last, changes), _changed(start, changes)
-    if isinstance(last, FineTune) and not isinstance(method, FineTune) and last.train_last is None:
-        last = last if "train_last" in changes["finetune"] else choose_cut(last, dataset, opened, context)
+    # A cut keeps what was learnt before; an untrained network has nothing to keep.
+    is_open = isinstance(last, FineTune) and not isinstance(method, FineTune) and last.train_last is None
+    if is_open and facts.is_pretrained and "train_last" not in changes["finetune"]:
+        last = choose_cut(cast("FineTune", last), dataset, opened, context)
     common: dict[str, Any] = {
         "task": dataset.task,
         "encoder": chosen.model_copy(update=_hashes(opened)),

@@ -224,7 +224,7 @@ def test_padding_changes_no_feature_of_a_text(case: str) -> None:
     batch = encoder.batch(values)
     wide = torch.full((batch.shape[0], batch.shape[1] + 2, batch.shape[2] + 5, 2), -1)
     wide[:, : batch.shape[1], : batch.shape[2]] = batch
-    if case == "tiny-text-transformer" or case in ("gpt2", "llama", "minilm"):
+    if case not in (*KINDS, "tiny-gru"):
         wide = wide[:, :, : encoder.spec.contract.window]  # Positions end there.
     with torch.inference_mode():
         found = encoder.network("pooled")(wide).numpy()
@@ -290,6 +290,35 @@ def test_the_check_finds_features_that_depend_on_the_batch() -> None:
     contract = InputContract((16, 16), (0.5,) * 3, (0.5,) * 3)
     with pytest.raises(AssertionError, match="depend on the batch"):
         check_encoder(from_module(network, {"all": ["0"]}, contract=contract))
+
+
+def test_the_check_finds_text_features_that_depend_on_padding() -> None:
+    encoder = opened_text("tiny-text-transformer")
+
+    def network(form: Form) -> nn.Module:
+        return Added(encoder.network(form))
+
+    broken = BrokenText(network=network, split=lambda depth, form: None)
+    with pytest.raises(AssertionError, match="depend on the batch"):
+        check_encoder(broken)  # type: ignore[arg-type]
+
+
+class BrokenText(Broken):
+    """A text encoder with one promise broken."""
+
+    def __init__(self, **changes: object) -> None:
+        self._inner, self._changes = opened_text("tiny-text-transformer"), changes
+
+
+class Added(nn.Module):
+    """Features and something of the padding beside them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return self.network(batch) + 0.1 * batch.shape[2]
 
 
 class MinusBatchMean(nn.Module):

@@ -11,17 +11,19 @@ from typing import Any
 
 import pytest
 import torch
-from picture_parts import NAMES, digits, machine
+from picture_parts import digits, machine
 from safetensors.torch import load_file
+from sentence_parts import texts
 
 from headstart import api
 from headstart.core.settings import Pretrained
-from headstart.data import from_arrays
+from headstart.data import TableDataset, from_memory
 from headstart.model import open_encoder
 from headstart.result import Result
 from headstart.train.runtime import Event
 
-ENCODERS = ("tiny-cnn", "tiny-transformer")
+PICTURES, TEXTS = ("tiny-cnn", "tiny-transformer"), ("tiny-gru", "tiny-text-transformer")
+ENCODERS = PICTURES + TEXTS
 METHODS: dict[str, dict[str, Any]] = {
     "extract": {"method": "extract", "settings": {"extract.views": 1}},
     "last group": {
@@ -34,6 +36,20 @@ METHODS: dict[str, dict[str, Any]] = {
     },
 }
 CASES = [(encoder, method) for encoder in ENCODERS for method in METHODS]
+
+
+def items(encoder: str) -> tuple[list[Any], list[str]]:
+    """Return what an encoder is trained on: pictures or texts, and their classes."""
+    return digits() if encoder in PICTURES else texts(16)
+
+
+def others(encoder: str) -> list[Any]:
+    """Return items that it never saw, of different lengths where they are texts."""
+    return digits(4, skip=20)[0] if encoder in PICTURES else [*texts(3, seed=1)[0], "it was so and " * 30]
+
+
+def dataset_of(encoder: str) -> TableDataset:
+    return from_memory(*items(encoder))
 
 
 @dataclass(frozen=True)
@@ -49,7 +65,7 @@ class Run:
         self, progress: Callable[[Event], None] = lambda _: None, *, root: Path | None = None
     ) -> Result:
         """Run the same thing once more, in this store or in another."""
-        dataset = from_arrays(*digits())
+        dataset = dataset_of(self.encoder)
         where = machine(root or self.root)
         plan = api.plan(dataset, encoder=self.encoder, machine=where, **self.method)
         output = (root or self.root) / "again"
@@ -66,7 +82,11 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, str
             encoder, method = case
             root = tmp_path_factory.mktemp("run")
             result = api.fit(
-                digits(), encoder=encoder, output=root / "model", machine=machine(root), **METHODS[method]
+                items(encoder),
+                encoder=encoder,
+                output=root / "model",
+                machine=machine(root),
+                **METHODS[method],
             )
             done[case] = Run(result, root, encoder, METHODS[method])
         return done[case]
@@ -115,8 +135,8 @@ def test_the_same_seed_gives_the_same_weights_in_another_store(run_of, case, tmp
 @every_case
 def test_the_saved_model_predicts_what_the_run_measured(run_of, case, tmp_path: Path) -> None:
     run = run_of(case)
-    pictures, _ = digits()
-    given = [pictures[int(item.id)] for item in run.result.predictions]
+    every, _ = items(case[0])
+    given = [every[int(item.id)] for item in run.result.predictions]
     found = api.predict(run.result.folder, given, machine=machine(tmp_path))
     assert [row.label for row in found] == [item.label for item in run.result.predictions]
     assert [row.probability for row in found] == pytest.approx(
@@ -128,12 +148,12 @@ def test_the_saved_model_predicts_what_the_run_measured(run_of, case, tmp_path: 
 @every_case
 def test_predictions_do_not_depend_on_what_else_is_predicted(run_of, case, tmp_path: Path) -> None:
     model = api.load(run_of(case).result.folder)
-    pictures, _ = digits(4, skip=20)
-    together = api.predict(model, pictures, machine=machine(tmp_path / "a"))
-    reverse = api.predict(model, pictures[::-1], machine=machine(tmp_path / "b", threads=2))
+    given = others(case[0])
+    together = api.predict(model, given, machine=machine(tmp_path / "a"))
+    reverse = api.predict(model, given[::-1], machine=machine(tmp_path / "b", threads=2))
     assert [row.probabilities for row in reverse[::-1]] == [row.probabilities for row in together]
     for number in (0, 7):
-        (alone,) = api.predict(model, [pictures[number]], machine=machine(tmp_path / f"alone {number}"))
+        (alone,) = api.predict(model, [given[number]], machine=machine(tmp_path / f"alone {number}"))
         assert alone.probabilities == together[number].probabilities
 
 
@@ -161,9 +181,11 @@ def test_the_model_folder_holds_all_that_is_promised_and_no_code(run_of, case) -
         ".safetensors", ".json", ".md", ".html",
     }  # fmt: skip
     facts = json.loads((folder / "headstart.json").read_text())
-    assert facts["task"] == {"name": "classification", "labels": sorted(NAMES)}
+    assert facts["task"] == {"name": "classification", "labels": sorted(set(items(case[0])[1]))}
     assert facts["encoder"]["name"] == case[0]
-    assert facts["input"]["size"] == [32, 32]
+    assert facts["input"].get("size", [32, 32]) == [32, 32]
+    assert facts["input"].get("window", 64) == 64
+    assert facts["modality"] == ("image" if case[0] in PICTURES else "text")
     assert len(facts["lineage"]) == (1 if case[1] == "extract" else 2)
     assert {"metrics", "versions", "licence", "temperature"} <= set(facts)
 

@@ -29,7 +29,18 @@ from headstart.core.errors import DataError, Interrupted, PlanError
 from headstart.core.hashing import digest
 from headstart.core.plan import Plan
 from headstart.core.settings import FineTune, Source
-from headstart.core.types import Audit, Finding, LabelPrediction, Receipt, Score, TensorOrigin
+from headstart.core.types import (
+    Audit,
+    Finding,
+    LabelPrediction,
+    LabelsPrediction,
+    Receipt,
+    Score,
+    Span,
+    SpansPrediction,
+    TensorOrigin,
+    ValuePrediction,
+)
 from headstart.evaluation import evaluate
 from headstart.store import Store
 from headstart.train.runtime import Event
@@ -72,15 +83,15 @@ class FakeApi(SimpleNamespace):
         if self.fails:
             raise self.fails
 
-    def plan(self, data: str, **values: Any) -> Plan:
+    def open_plan(self, data: str, **values: Any) -> Any:
         self._called("plan", data=data, **values)
-        return Plan(data=Source(uri=data), labels=("cat", "dog"))
+        return SimpleNamespace(plan=Plan(data=Source(uri=data), labels=("cat", "dog")))
 
     def explain(self, plan: Plan, **values: Any) -> str:
         return f"encode {plan.data.uri} with {plan.encoder.name}"
 
-    def run(self, plan: Plan, **values: Any) -> Any:
-        self._called("run", plan=plan, **values)
+    def run(self, plan: Any, **values: Any) -> Any:
+        self._called("run", plan=plan if isinstance(plan, Plan) else plan.plan, **values)
         return SimpleNamespace(
             folder=self.folder,
             notes=("trained on 7 items",),
@@ -585,3 +596,74 @@ def test_a_table_in_a_pipe_is_never_cut(capsys: pytest.CaptureFixture[str]):
     header, row = capsys.readouterr().out.splitlines()
     assert header.split() == ["name", "said"]
     assert row.split() == ["a", *["word"] * 60]
+
+
+# Rows of every kind of prediction
+
+
+KINDS: dict[str, tuple[Any, dict[str, Any], list[list[str]]]] = {
+    "labels": (
+        LabelsPrediction("row 2", ("a", "b"), {"a": 0.9, "b": 0.5, "c": 0.25}),
+        {"id": "row 2", "labels": ["a", "b"], "probabilities": {"a": 0.9, "b": 0.5, "c": 0.25}},
+        [["id", "labels", "p(a)", "p(b)", "p(c)"], ["row 2", "a|b", "0.9", "0.5", "0.25"]],
+    ),
+    "value": (
+        ValuePrediction("row 2", 1.5, 1.0, 2.0),
+        {"id": "row 2", "value": 1.5, "low": 1.0, "high": 2.0},
+        [["id", "value", "low", "high"], ["row 2", "1.5", "1.0", "2.0"]],
+    ),
+    "spans": (
+        SpansPrediction("row 2", "Ann left", (Span(0, 3, "PER", "Ann", 0.75),)),
+        {
+            "id": "row 2",
+            "text": "Ann left",
+            "spans": [{"start": 0, "end": 3, "label": "PER", "text": "Ann", "probability": 0.75}],
+        },
+        [["id", "start", "end", "label", "text", "probability"], ["row 2", "0", "3", "PER", "Ann", "0.75"]],
+    ),
+    "no spans": (
+        SpansPrediction("row 3", "nobody", ()),
+        {"id": "row 3", "text": "nobody", "spans": []},
+        [["id", "start", "end", "label", "text", "probability"], ["row 3", "", "", "", "", ""]],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_prediction_is_written_as_json_and_as_a_table(api: FakeApi, kind: str):
+    row, as_json, as_table = KINDS[kind]
+    api.predict = lambda *_, **__: [row]  # type: ignore[method-assign]
+    assert json.loads(call("predict", "model", "a text").stdout) == as_json
+    assert list(csv.reader(io.StringIO(call("predict", "model", "a text", "-f", "csv").stdout))) == as_table
+
+
+def test_predict_tells_texts_from_files_and_reads_lines_from_standard_input(api: FakeApi, tmp_path: Path):
+    table = tmp_path / "my reviews.csv"
+    table.write_text("text\nfine\n")
+    result = CliRunner().invoke(
+        app,
+        [
+            "predict",
+            "model",
+            "and/or",
+            "a text.",
+            str(table),
+            "gone.csv",
+            "-",
+            "--set",
+            "data.text_column=text",
+        ],
+        input="first line\n\nsecond.txt\n",
+    )
+    assert result.exit_code == 0
+    given = ["and/or", "a text.", table, Path("gone.csv"), "first line", "second.txt"]
+    assert api.calls["predict"]["inputs"] == given
+    assert api.calls["predict"]["settings"] == {"data.text_column": "text"}
+
+
+def test_models_of_texts_are_listed_with_what_they_are_for():
+    rows = {row["name"]: row for row in json.loads(call("models", "--json").stdout)}
+    for name in ("minilm", "recurrent:KIND", "transformers:NAME", "transformers:FOLDER", "tiny-gru"):
+        assert rows[name]["for"] == "text"
+    assert rows["timm:NAME"]["for"] == "image"
+    assert "so give a folder" in rows["transformers:NAME"]["weights"]

@@ -22,6 +22,7 @@ from headstart.data.splits import split
 from headstart.data.tagged import as_bio
 from headstart.data.unlabelled import open_inputs
 from headstart.modalities.encodings import decoded
+from headstart.modalities.text import words
 
 ROWS = [("A fine day, really", "good"), ("It broke\nafter a week", "bad"), ('He said "no"', "bad")]
 
@@ -411,3 +412,23 @@ def test_paths_in_a_table_are_listed_to_predict(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     (tmp_path / "t.csv").write_text("path,other\na.png,1\n")
     assert open_inputs([tmp_path / "t.csv"]).inputs == [tmp_path / "a.png"]
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("It's 3.5, e-mail!", ["It", "'", "s", "3", ".", "5", ",", "e", "-", "mail", "!"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("Zoe\u0308 cafe\u0301", ["Zoe\u0308", "cafe\u0301"]),
+        ("今天OK", ["今", "天", "OK"]),
+        ("👩\u200d👩\u200d👧👍🏽🇩🇪", ["👩\u200d👩\u200d👧", "👍🏽", "🇩🇪"]),
+        ("نَص عربي", ["نَص", "عربي"]),
+    ],
+)
+def test_marks_and_joined_signs_stay_with_their_word(text: str, wanted: list[str]) -> None:
+    found = words(text)
+    assert [word for word, _, _ in found] == wanted
+    assert all(text[start:end] == word for word, start, end in found)

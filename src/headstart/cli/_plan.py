@@ -12,6 +12,7 @@ from headstart.core.errors import PlanError
 if TYPE_CHECKING:
     from headstart.core.machine import Machine
     from headstart.core.plan import Plan
+    from headstart.planning import Opened
 
 
 def chosen_plan(
@@ -22,8 +23,8 @@ def chosen_plan(
     method: str | None,
     settings: Sequence[str] | None,
     machine: Machine,
-) -> Plan:
-    """Return the plan of the arguments of `fit` and `explain`."""
+) -> Plan | Opened:
+    """Return the plan of the arguments of `fit` and `explain`: a plan file's, or one with data and network open."""
     from headstart import api
 
     if plan_file is not None:
@@ -37,7 +38,14 @@ def chosen_plan(
         )
     given: dict[str, Any] = {"encoder": encoder, "method": method}
     chosen = {name: value for name, value in given.items() if value is not None}
-    return api.plan(data, **chosen, settings=settings_of(settings), machine=machine)
+    return api.open_plan(data, **chosen, settings=settings_of(settings), machine=machine)
+
+
+def plan_of(chosen: Plan | Opened) -> Plan:
+    """Return the plan alone."""
+    from headstart.core.plan import Plan
+
+    return chosen if isinstance(chosen, Plan) else chosen.plan
 
 
 def _read(path: Path) -> Plan:

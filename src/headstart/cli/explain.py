@@ -8,7 +8,7 @@ import typer
 
 from headstart.cli import _options as options
 from headstart.cli._end import ends_cleanly
-from headstart.cli._plan import chosen_plan
+from headstart.cli._plan import chosen_plan, plan_of
 from headstart.cli._show import print_json
 
 
@@ -39,7 +39,8 @@ def explain(
     from headstart import api
 
     machine = options.machine(store=store, device=device, threads=threads)
-    plan = chosen_plan(
+    chosen = chosen_plan(
         data, plan_file=plan_file, encoder=encoder, method=method, settings=settings, machine=machine
     )
+    plan = plan_of(chosen)
     print_json(plan.model_dump(mode="json")) if json else print(api.explain(plan, machine=machine))

@@ -9,7 +9,7 @@ import typer
 
 from headstart.cli import _options as options
 from headstart.cli._end import ends_cleanly
-from headstart.cli._plan import chosen_plan
+from headstart.cli._plan import chosen_plan, plan_of
 from headstart.cli._progress import progress
 from headstart.cli._show import print_json, print_lines, result_lines
 
@@ -45,15 +45,16 @@ def fit(
     from headstart import api
 
     machine = options.machine(store=store, device=device, threads=threads)
-    plan = chosen_plan(
+    chosen = chosen_plan(
         data, plan_file=plan_file, encoder=encoder, method=method, settings=settings, machine=machine
     )
     if dry_run:
+        plan = plan_of(chosen)
         print_json(plan.model_dump(mode="json")) if json else print(api.explain(plan, machine=machine))
         return
     with progress(quiet=quiet) as show:
         result = api.run(
-            plan, output=output, baseline=baseline, strict=strict, machine=machine, progress=show
+            chosen, output=output, baseline=baseline, strict=strict, machine=machine, progress=show
         )
     _print(result, json=json, quiet=quiet)
 

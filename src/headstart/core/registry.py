@@ -30,12 +30,14 @@ TABLE: dict[Kind, dict[str, str]] = {
         "tagging": "headstart.tasks.tagging:Tagging",
     },
     "head": {
+        "cosine": "headstart.heads:CosineHead",
         "linear": "headstart.heads:LinearHead",
         "neighbours": "headstart.heads:NeighboursHead",
         "value": "headstart.heads:ValueHead",
     },
     "method": {
         "extract": "headstart.methods.extract:extract",
+        "fewshot": "headstart.methods.fewshot:fewshot",
         "finetune": "headstart.methods.finetune:finetune",
     },
 }

@@ -151,9 +151,26 @@ class FineTune(Settings):
     """Steps between checkpoints inside an epoch; None: by time (each minute). An epoch's end always saves."""
 
 
+class FewShot(Settings):
+    """Few labels a class: class means refined by unlabelled items, and a body tuned by contrast, raced with heads."""
+
+    kind: Literal["fewshot"] = "fewshot"
+    train_last: int = Field(default=3, ge=0)
+    """How many layer groups are tuned by contrast; 0: none, everything stays frozen."""
+    passes: int = Field(default=6, ge=1, le=1000)
+    """How often each labelled item is seen in tuning; up to 64 of them make one step."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    folds: int = Field(default=2, ge=2, le=20)
+    """Parts by which tuning is cross-validated: each but one costs as much as tuning itself."""
+    unlabelled: int = Field(default=1000, ge=0)
+    """At most so many of the training items without a label refine class means; 0: labels alone decide."""
+    sharpness: float = Field(default=20, gt=0)
+    """How sure an item is of its class: the factor of the cosine in the softmax."""
+
+
 T = TypeVar("T", bound=BaseModel)
 
-Method = Annotated[Extract | FineTune, Field(discriminator="kind")]
+Method = Annotated[Extract | FineTune | FewShot, Field(discriminator="kind")]
 
 
 def parse(schema: type[T], values: Any, *, what: str) -> T:
@@ -180,5 +197,5 @@ def parse(schema: type[T], values: Any, *, what: str) -> T:
 
 def _known(schema: type[BaseModel]) -> set[str]:
     """Return the field names of a schema and of every settings class (a key may sit in a nested one)."""
-    classes: list[type[BaseModel]] = [schema, Source, Split, Pretrained, Extract, FineTune]
+    classes: list[type[BaseModel]] = [schema, Source, Split, Pretrained, Extract, FineTune, FewShot]
     return {name for item in classes for name in item.model_fields}

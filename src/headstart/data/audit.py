@@ -85,6 +85,7 @@ def audit(
     rows = [row for row in range(len(dataset)) if row not in failures]
     labelled = [row for row in rows if dataset.targets[row] is not None]
     exact, near = _twins(dataset, rows, facts, features)
+    is_tagged = dataset.task == "tagging"
     leaks_exact = _leaks(dataset, exact)
     leaks_near = {row: twin for row, twin in _leaks(dataset, near).items() if row not in leaks_exact}
     keep = [row for row in rows if row not in leaks_exact and row not in leaks_near]
@@ -97,7 +98,8 @@ def audit(
         *_duplicates(dataset, exact, "exact-duplicate", "identical"),
         *_duplicates(dataset, near, "near-duplicate", "nearly identical"),
         *_conflicts(dataset, exact, "conflicting-labels", "Identical"),
-        *_conflicts(dataset, near, "conflicting-labels-near", "Nearly identical"),
+        # The tags of texts whose words differ are bound to differ.
+        *(_conflicts(dataset, near, "conflicting-labels-near", "Nearly identical") if not is_tagged else ()),
         *_groups_across(dataset, labelled),
         *target_findings(dataset, labelled),
         *(_shapes(dataset, facts) if dataset.modality == "image" else text_findings(dataset, rows, facts)),

@@ -59,7 +59,9 @@ def _encodings(dataset: TableDataset, rows: Sequence[int]) -> Iterator[Finding]:
         yield Finding("encoding-guessed", "warning", message, "save them as UTF-8 to be sure", ids)
     if garbled:
         example = _around(dataset.inputs[garbled[0]])
-        message = f"saved in a wrong encoding before they came here: {len(garbled)} of {len(rows)} texts{example}"
+        message = (
+            f"saved in a wrong encoding before they came here: {len(garbled)} of {len(rows)} texts{example}"
+        )
         ids = tuple(dataset.ids[row] for row in garbled)
         yield Finding(
             "garbled-text", "info", message, "kept as they are: mend them where they came from", ids
@@ -84,7 +86,10 @@ def _scripts(dataset: TableDataset, rows: Sequence[int], facts: Mapping[int, Any
     others = [row for script, items in of_script.items() if script != common for row in items]
     if len(others) < max(2, _OTHER_SCRIPT * len(rows)):
         return
-    said = ", ".join(f"{_SCRIPT_NAMES.get(SCRIPTS[script], SCRIPTS[script].title())} {len(items)}" for script, items in sorted(of_script.items()))
+    said = ", ".join(
+        f"{_SCRIPT_NAMES.get(SCRIPTS[script], SCRIPTS[script].title())} {len(items)}"
+        for script, items in sorted(of_script.items())
+    )
     message = f"texts in several scripts: {said}"
     action = "check that the network was trained on these languages"
     yield Finding("scripts", "info", message, action, tuple(dataset.ids[row] for row in others))

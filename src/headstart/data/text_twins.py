@@ -17,7 +17,9 @@ LIKENESS, OVERLAP_OF_LIKE = 0.985, 0.6
 """Texts whose vectors are this alike (cosine) are twins at a lower overlap: a few words were exchanged."""
 MOST_TWINS = 20
 """Texts of one band that are compared with each other; of more, each is compared with the first."""
-_BLOCK = 512
+_DOUBT = 0.3
+"""How far a sketch may be off."""
+_BLOCK, _PAIRS = 512, 1 << 16
 
 
 def near_texts(
@@ -35,31 +37,44 @@ def near_texts(
         shared = len(np.intersect1d(one, other, assume_unique=True))
         return shared / (len(one) + len(other) - shared)
 
-    for pair in set(_banded(sketches)):
-        # The share of equal numbers estimates the overlap, far cheaper than the shingles themselves.
-        if (sketches[pair[0]] == sketches[pair[1]]).mean() >= OVERLAP - 0.3 and overlap(pair) >= OVERLAP:
+    for pair in _likely(sketches):
+        if overlap(pair) >= OVERLAP:
             found.add(pair)
     if vectors is not None:
         found |= {pair for pair in _alike(vectors) if pair not in found and overlap(pair) >= OVERLAP_OF_LIKE}
     return sorted(found)
 
 
-def _banded(sketches: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield the pairs that agree in a whole band."""
-    rows = sketches.shape[1] // BANDS
-    for band in range(BANDS):
-        part = np.ascontiguousarray(sketches[:, band * rows : (band + 1) * rows])
-        keys = part.view([("", part.dtype)] * rows)[:, 0]
-        order = np.argsort(keys, kind="stable")
-        edges = np.flatnonzero(keys[order][1:] != keys[order][:-1]) + 1
-        for group in np.split(order, edges):
-            if len(group) > MOST_TWINS:
-                yield from ((int(group[0]), int(other)) for other in group[1:])
-            elif len(group) > 1:
-                ordered = sorted(int(row) for row in group)
-                yield from (
-                    (one, other) for place, one in enumerate(ordered) for other in ordered[place + 1 :]
-                )
+def _likely(sketches: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield the pairs, each once, that agree in a whole band and whose sketches agree in about OVERLAP."""
+    count = len(sketches)
+    codes = np.unique(np.concatenate([_banded(sketches, band) for band in range(BANDS)]))
+    for start in range(0, len(codes), _PAIRS):
+        low, high = np.divmod(codes[start : start + _PAIRS], count)
+        # The share of equal numbers estimates the overlap, far cheaper than the shingles themselves.
+        likely = (sketches[low] == sketches[high]).mean(1) >= OVERLAP - _DOUBT
+        yield from zip(low[likely].tolist(), high[likely].tolist(), strict=True)
+
+
+def _banded(sketches: np.ndarray, band: int) -> np.ndarray:
+    """Return the pairs that agree in a band, int64, as low * N + high."""
+    count, rows = len(sketches), sketches.shape[1] // BANDS
+    part = np.ascontiguousarray(sketches[:, band * rows : (band + 1) * rows])
+    keys = part.view([("", part.dtype)] * rows)[:, 0]
+    order = np.argsort(keys, kind="stable").astype(np.int64)
+    begins = np.concatenate([[True], keys[order][1:] != keys[order][:-1]])
+    group = np.cumsum(begins) - 1
+    size, first = np.bincount(group)[group], np.flatnonzero(begins)[group]
+    is_large = size > MOST_TWINS
+    pairs = [(order[first[is_large]], order[is_large])]
+    for step in range(1, min(MOST_TWINS, count)):
+        together = (group[step:] == group[:-step]) & ~is_large[step:]
+        if not together.any():
+            break
+        pairs.append((order[:-step][together], order[step:][together]))
+    one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    low, high = np.minimum(one, other), np.maximum(one, other)
+    return (low * count + high)[low != high]
 
 
 def _alike(vectors: np.ndarray) -> Iterator[tuple[int, int]]:

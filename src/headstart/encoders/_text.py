@@ -43,7 +43,7 @@ class Tokenizer(Protocol):
     """Words to token ids: what a text encoder needs of any library's tokenizer."""
 
     def encode(self, words: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each word (at least one), without special tokens."""
+        """Return the ids of each word, without special tokens; none where it has no token of its own."""
         ...
 
     def encode_text(self, text: str, words: Sequence[tuple[str, int, int]]) -> list[list[int]]:
@@ -335,9 +335,10 @@ class TextEncoder:
             return np.concatenate(
                 [hidden, *(part[..., None].astype(np.float32) for part in (real, *digits))], -1
             )
-        found = np.zeros((int(words.max()) + 1, hidden.shape[-1]), np.float32)
-        found[words[words >= 0]] = hidden[words >= 0]
-        return found
+        numbers, states = words[words >= 0], hidden[words >= 0]
+        order = np.argsort(numbers)
+        # Words that share a token take the vector of the last of them.
+        return states[order][np.searchsorted(numbers[order], np.arange(numbers.max() + 1))]
 
     def files(self) -> Mapping[str, bytes]:
         """Return the tokenizer's and the configuration's files."""

@@ -84,8 +84,7 @@ def word_vocabulary(texts: Iterable[str], *, known: Collection[str] = ()) -> byt
     tokenizer.normalizer = library.normalizers.Sequence(
         [library.normalizers.NFC(), library.normalizers.Lowercase()]
     )
-    # A run of letters and digits with their marks, or one other sign: as headstart.modalities.text divides.
-    pattern = library.Regex(r"[\w\p{M}]+|[^\w\s\p{M}]\p{M}*")
+    pattern = library.Regex(_word_pattern())
     tokenizer.pre_tokenizer = library.pre_tokenizers.Split(pattern, behavior="removed", invert=True)
     times: Counter[str] = Counter()
     for text in texts:
@@ -99,6 +98,16 @@ def word_vocabulary(texts: Iterable[str], *, known: Collection[str] = ()) -> byt
         dict(zip(ids, range(len(ids)), strict=True)), unk_token=UNKNOWN
     )
     return tokenizer.to_str(pretty=False).encode()
+
+
+def _word_pattern() -> str:
+    """Return the pattern by which headstart.modalities.text divides words, as tokenizers' expressions are written."""
+    emoji = "[\u2600-\u27bf\U0001f300-\U0001faff]"
+    alone = "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+    mark = "[\\p{M}\u200c\u200d]*"
+    joined = f"{emoji}(?:[\ufe0f\U0001f3fb-\U0001f3ff\u20e3]|\u200d{emoji})*"
+    flag = "[\U0001f1e6-\U0001f1ff]{2}"
+    return f"{flag}|{joined}|{alone}{mark}|(?:(?!{alone})\\w{mark})+|[^\\w\\s]{mark}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 A text is read in windows that overlap, so that nothing is cut off. In a value and in a batch, a token is a pair: its
 id (-1 where a window is padded) and the number of the word that begins with it, if this window is the one in which that
-word stands most centrally (else -1).
+word stands most centrally (else -1). Words for which the tokenizer has no token of their own (it swallows them, or one
+token spans several) share the token of the word before, which then carries the last of their numbers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def windows_of(
     from its window's ends.
     """
     ids = np.array([token for piece in pieces for token in piece], dtype=np.int32)
-    starts = np.cumsum([0, *(len(piece) for piece in pieces)])[:-1]
+    lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
+    own = np.flatnonzero(lengths)
+    starts, numbers = (np.cumsum(lengths) - lengths)[own], np.append(own[1:], len(lengths)) - 1
     room = contract.window - len(before) - len(after)
     step = max(1, room - contract.overlap)
     begins = np.array([0] if len(ids) <= room else [*range(0, len(ids) - room, step), len(ids) - room])
@@ -45,7 +48,7 @@ def windows_of(
     # Windows are of one length, so the one whose middle is nearest holds the token.
     middles = begins + (min(room, len(ids)) - 1) / 2
     nearest = np.searchsorted((middles[:-1] + middles[1:]) / 2, starts)
-    value[nearest, len(before) + starts - begins[nearest], 1] = np.arange(len(starts))
+    value[nearest, len(before) + starts - begins[nearest], 1] = numbers
     return value
 
 
@@ -97,10 +100,14 @@ def join_windows(pooled: Tensor, tokens: Tokens) -> Tensor:
 def gather_words(hidden: Tensor, tokens: Tokens) -> Tensor:
     """Return one vector a word, [N, L, D], from windows [M, T, D]; zero where an item has no such word."""
     window, place = (tokens.words >= 0).nonzero(as_tuple=True)
-    word = tokens.words[window, place]
+    item, word = tokens.item[window], tokens.words[window, place]
     longest = int(word.max()) + 1 if len(word) else 1
     out = torch.zeros(tokens.count, longest, hidden.shape[2], dtype=hidden.dtype, device=hidden.device)
-    return out.index_put((tokens.item[window], word), hidden[window, place])
+    out = out.index_put((item, word), hidden[window, place])
+    # Words that share a token take the vector of the last of them.
+    source = torch.full((tokens.count, longest), longest - 1, device=hidden.device)
+    source = source.index_put((item, word), word).flip(1).cummin(1).values.flip(1)
+    return out.gather(1, source[..., None].expand_as(out))
 
 
 def marks(real: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:

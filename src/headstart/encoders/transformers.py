@@ -58,9 +58,12 @@ class FastTokenizer:
         return leads[0] if leads else ""
 
     def encode(self, words: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each word; one that the tokenizer swallows is its unknown token."""
-        pieces = self._words([self._lead + word for word in words])
-        return [piece or self._fallback for piece in pieces]
+        """Return the ids of each word; none of one that the tokenizer swallows."""
+        return self._some(self._words([self._lead + word for word in words]))
+
+    def _some(self, pieces: list[list[int]]) -> list[list[int]]:
+        """Return the ids of words; where all of them were swallowed, the unknown token stands for the first."""
+        return pieces if any(pieces) else [self._fallback, *pieces[1:]]
 
     def _words(self, words: Sequence[str]) -> list[list[int]]:
         """Return the ids of each word."""
@@ -79,7 +82,7 @@ class FastTokenizer:
         pieces: list[list[int]] = [[] for _ in words]
         for token, word in zip(found.ids, owners.tolist(), strict=True):
             pieces[word].append(token)
-        return [piece or self._fallback for piece in pieces]
+        return self._some(pieces)
 
 
 def open_transformers(settings: Pretrained, *, limits: Limits = LIMITS) -> TextEncoder:

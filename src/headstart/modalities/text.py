@@ -25,6 +25,8 @@ SKETCH = 32
 """Numbers in a text's sketch."""
 SHINGLE = 5
 """Characters in a shingle."""
+_FACTOR, _GOLDEN = np.uint64(1_000_003), np.uint64(0x9E3779B97F4A7C15)
+_SHIFT, _HALF = np.uint64(29), np.uint64(32)
 _SKETCHED = 20_000
 """Characters of a text that its sketch looks at: the first ones."""
 
@@ -95,22 +97,31 @@ def inspect(raw: Raw, *, limits: Limits = LIMITS) -> Facts:
 
 def shingles(text: str) -> np.ndarray:
     """Return the distinct hashes, uint32, of a text's 5-character shingles, whatever its case and spaces."""
+    return np.unique(_shingles(text))
+
+
+def _shingles(text: str) -> np.ndarray:
+    """Return the hash of each shingle in turn."""
     plain = " ".join(text[:_SKETCHED].casefold().split())
     codes = np.frombuffer(plain.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
     if len(codes) < SHINGLE:
         return np.array([zlib.crc32(plain.encode())], dtype=np.uint32)
-    mixed = np.zeros(len(codes) - SHINGLE + 1, np.uint64)
-    for place in range(SHINGLE):
-        mixed = mixed * np.uint64(1_000_003) + codes[place : len(codes) - SHINGLE + 1 + place]
-    mixed ^= mixed >> np.uint64(29)
-    return np.unique((mixed * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)).astype(np.uint32))
+    count = len(codes) - SHINGLE + 1
+    mixed = codes[:count].copy()
+    for place in range(1, SHINGLE):
+        mixed *= _FACTOR
+        mixed += codes[place : count + place]
+    mixed ^= mixed >> _SHIFT
+    mixed *= _GOLDEN
+    return (mixed >> _HALF).astype(np.uint32)
 
 
 def sketch(text: str) -> np.ndarray:
     """Return a text's MinHash, uint32 [SKETCH]."""
     multipliers, offsets = _permutations()
-    found = shingles(text).astype(np.uint64)
-    return ((found[None] * multipliers[:, None] + offsets[:, None]) >> np.uint64(32)).astype(np.uint32).min(1)
+    mixed = multipliers[:, None] * _shingles(text).astype(np.uint64)
+    mixed += offsets[:, None]
+    return (mixed.min(1) >> _HALF).astype(np.uint32)
 
 
 @lru_cache(maxsize=1)
@@ -141,10 +152,18 @@ def _script(text: str) -> int:
     start = text[:400]
     if start.isascii():
         return 0 if any(map(str.isalpha, start)) else len(SCRIPTS)
-    letters = [letter for letter in start if letter.isalpha()]
-    names = [unicodedata.name(letter, "").partition(" ")[0] for letter in letters]
-    counts = [names.count(script) for script in SCRIPTS]
-    return int(np.argmax(counts)) if max(counts) else len(SCRIPTS)
+    counts = [0] * (len(SCRIPTS) + 1)
+    for letter in start:
+        counts[_script_of(letter)] += 1
+    most = int(np.argmax(counts[:-1]))
+    return most if counts[most] else len(SCRIPTS)
+
+
+@lru_cache(maxsize=1 << 14)
+def _script_of(letter: str) -> int:
+    """Return the place in SCRIPTS of a letter's script, len(SCRIPTS) of what is no letter or of another one."""
+    name = unicodedata.name(letter, "").partition(" ")[0] if letter.isalpha() else ""
+    return SCRIPTS.index(name) if name in SCRIPTS else len(SCRIPTS)
 
 
 def _clean(text: str, name: str) -> str:

@@ -24,7 +24,7 @@ SHORT = 360
 """Characters of a text that are shown at once; the rest opens on a click."""
 LONGEST = 20_000
 """Characters of a whole text that the page holds."""
-NUM_COLOURS, NUM_LEVELS = 8, 4
+NUM_COLOURS, NUM_LEVELS = 12, 4
 _FAINT = 0.2
 """Words with less than this share of the heaviest word's weight stay without a tint."""
 _BIDI_CONTROLS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))

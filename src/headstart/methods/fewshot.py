@@ -1,0 +1,317 @@
+"""Few labels a class: heads on frozen features, class means refined by unlabelled items, and a body tuned by contrast.
+
+Cheapest first, and each has to prove itself on labelled items that were left out:
+
+1. heads on frozen features have raced before (`methods/extract.py`);
+2. class means that unlabelled items refine (`heads/mixture.py`) are kept where these lower the held-out loss by more
+   than its standard error and both halves of the labels lead to the same classes: then items differ most in what the
+   labels say;
+3. otherwise the last layer groups are tuned by contrast (`contrastive.py`) with a logistic head, as in SetFit (Tunstall
+   et al. 2022, arXiv 2209.11055), and kept unless held-out accuracy is more than a standard error below that of the
+   same head without tuning.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headstart.core.errors import PlanError, TrainingError
+from headstart.features.feed import as_floats, validation_feed
+from headstart.features.prefix import cut
+from headstart.heads import LinearHead
+from headstart.methods.contrastive import Rows, contrast, features_of
+from headstart.methods.heads import logistic, mixture
+from headstart.methods.heads.folds import assign_folds
+from headstart.methods.heads.rows import Rows as HeadRows
+from headstart.methods.heads.space import principal_space
+from headstart.result import Candidate
+from headstart.train.optim import freeze
+from headstart.train.runtime import Context, Event, limited_threads
+
+if TYPE_CHECKING:
+    from headstart.core.protocols import Dataset, Encoder, Task
+    from headstart.core.settings import FewShot
+    from headstart.core.types import LayerGroup
+
+VERSION = 1
+"""Version of this method; bump when its numbers move."""
+AGREED = 0.9
+"""Both halves of the labels must lead to the same class for this share of the unlabelled items."""
+PENALTY = 100.0
+"""Of the logistic head, divided by the number of items: as firm as SetFit's, whose features are of length one."""
+
+
+@dataclass(frozen=True)
+class Few:
+    """What a few-shot race works on.
+
+    Labelled items with class ids [n] and the names of what must stay together [n], and the pooled features of both
+    them [n, D] and the unlabelled items [m, D] as the untouched encoder gives them.
+    """
+
+    dataset: Dataset
+    targets: np.ndarray
+    groups: Sequence[str]
+    labelled: np.ndarray
+    unlabelled: np.ndarray
+
+
+@dataclass(frozen=True)
+class FewShotDone:
+    """How the race went.
+
+    `kept` says what won: the frozen heads' own winner (then `head` and `held_out` are None), refined means, or the
+    tuned body, which the encoder then holds; in any other case it holds the weights that it came with. `held_out`
+    [n, C] are the winner's outputs for items that it had not seen.
+    """
+
+    kept: Literal["heads", "refined", "tuned"]
+    race: tuple[Candidate, ...]
+    head: nn.Module | None
+    held_out: np.ndarray | None
+    history: tuple[dict[str, float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def fewshot(
+    encoder: Encoder, few: Few, *, best: Candidate, task: Task, settings: FewShot, context: Context
+) -> FewShotDone:
+    """Race refined means and a tuned body against the `best` of the frozen heads; the encoder keeps what wins.
+
+    PlanError where `train_last` exceeds the encoder's layer groups or the targets are not one class an item.
+    """
+    _check(encoder, task, settings)
+    refined = _refined(few, task, settings, context)
+    race = list(refined.candidates)
+    if refined.is_trusted and race[-1].score >= best.score - best.standard_error:
+        head = mixture.fit(
+            few.labelled,
+            few.targets,
+            few.unlabelled,
+            num_classes=len(task.labels),
+            sharpness=settings.sharpness,
+        )
+        race[-1] = replace(race[-1], chosen=True)
+        return FewShotDone("refined", tuple(race), head, refined.outputs)
+    if not settings.train_last:
+        return FewShotDone("heads", tuple(race), None, None)
+    try:
+        return _tuned(encoder, few, race, task=task, settings=settings, context=context)
+    except TrainingError as error:
+        note = f"tuning was given up, the frozen network is kept: {error.given}; {error.fix}"
+        return FewShotDone("heads", tuple(race), None, None, notes=(note,))
+
+
+def _check(encoder: Encoder, task: Task, settings: FewShot) -> None:
+    """Refuse what cannot work before anything is computed."""
+    count = len(encoder.layer_groups())
+    if settings.train_last > count:
+        raise PlanError(
+            f"fewshot.train_last is {settings.train_last}, but {encoder.spec.name} has {count} layer groups",
+            expected=f"0 (nothing is tuned) to {count}",
+            fix=f"--set fewshot.train_last={count}",
+        )
+    if task.link != "softmax" or task.form != "pooled":
+        raise PlanError(
+            f"few-shot learning of {task.name}",
+            expected="a task that names one class an item",
+            fix="choose --method extract or finetune",
+        )
+
+
+# -- refined class means --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Refined:
+    """Candidates of class means, plain and refined; whether the refined ones can be trusted; their outputs."""
+
+    candidates: tuple[Candidate, ...]
+    is_trusted: bool
+    outputs: np.ndarray
+
+
+def _refined(few: Few, task: Task, settings: FewShot, context: Context) -> _Refined:
+    """Cross-validate class means with and without the unlabelled items."""
+    if not len(few.unlabelled):
+        return _Refined((), is_trusted=False, outputs=np.zeros((0, 0), np.float32))
+    started = time.perf_counter()
+    folds = assign_folds(few.targets.tolist(), few.groups, folds=mixture.MOST_FOLDS, seed=context.seed)
+    found = mixture.left_out(
+        few.labelled,
+        few.targets,
+        few.unlabelled,
+        folds,
+        num_classes=len(task.labels),
+        sharpness=settings.sharpness,
+    )
+    seconds = time.perf_counter() - started
+    plain = Candidate("class means (final features)", *task.measure(found.plain, few.targets), seconds)
+    name = f"class means refined by {len(few.unlabelled)} unlabelled items"
+    refined = Candidate(name, *task.measure(found.refined, few.targets), seconds)
+    gain = _losses(found.plain, few.targets) - _losses(found.refined, few.targets)
+    is_trusted = bool(gain.mean() > gain.std() / np.sqrt(len(gain))) and found.agreement >= AGREED
+    return _Refined((plain, refined), is_trusted, found.refined)
+
+
+def _losses(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the log-loss of each item [n] for outputs [n, C]."""
+    return torch.nn.functional.cross_entropy(
+        torch.from_numpy(outputs), torch.from_numpy(targets), reduction="none"
+    ).numpy()
+
+
+# -- tuning by contrast ---------------------------------------------------------------------------------------
+
+
+def _tuned(
+    encoder: Encoder,
+    few: Few,
+    race: list[Candidate],
+    *,
+    task: Task,
+    settings: FewShot,
+    context: Context,
+) -> FewShotDone:
+    """Cross-validate tuning against the same head without it; where it holds, tune on every item."""
+    started = time.perf_counter()
+    body = _open_body(encoder, few.dataset, settings, context)
+    classes = len(task.labels)
+    folds = assign_folds(few.targets.tolist(), few.groups, folds=settings.folds, seed=context.seed)
+    outputs, untuned = (np.zeros((len(few.targets), classes), np.float32) for _ in range(2))
+    history: list[float] = []
+
+    def tune(rows: np.ndarray, part: str) -> np.ndarray:
+        """Tune on some items and return the features of all."""
+        context.progress(Event("contrast", message=part))
+        part_rows = Rows(lambda indices: body.rows.open(rows[indices]), body.rows.lengths[rows])
+        history[:] = contrast(
+            body.suffix,
+            part_rows,
+            few.targets[rows],
+            layers=body.layers,
+            passes=settings.passes,
+            learning_rate=settings.learning_rate,
+            context=context,
+        )
+        return features_of(body.suffix, body.rows, context)
+
+    with limited_threads(context.threads), freeze(encoder.module, body.frozen), _trainable(body.layers):
+        for fold in range(int(folds.max()) + 1):
+            seen, unseen = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+            with _restored(body.layers, always=True):
+                features = tune(seen, f"without part {fold + 1}")
+            outputs[unseen] = _outputs(features, few.targets, seen, unseen, classes)
+            untuned[unseen] = _outputs(few.labelled, few.targets, seen, unseen, classes)
+        measured = [task.measure(found, few.targets) for found in (untuned, outputs)]
+        right = (outputs.argmax(1) == few.targets).astype(float) - (untuned.argmax(1) == few.targets)
+        is_kept = bool(right.mean() >= -right.std() / np.sqrt(len(right)))
+        head: nn.Module | None = None
+        if is_kept:
+            with _restored(body.layers):
+                features = tune(np.arange(len(few.targets)), "on every item")
+                head = _logistic(features, few.targets, classes)
+    encoder.module.requires_grad_(True)
+    seconds = time.perf_counter() - started
+    race.append(Candidate(f"logistic, not tuned, {settings.folds} parts", *measured[0], 0.0))
+    name = f"last {settings.train_last} layer groups tuned by contrast, {settings.folds} parts"
+    race.append(Candidate(name, *measured[1], seconds, chosen=is_kept))
+    if not is_kept:
+        return FewShotDone("heads", tuple(race), None, None)
+    rows = tuple({"pass": float(number), "loss": loss} for number, loss in enumerate(history, 1))
+    return FewShotDone("tuned", tuple(race), head, outputs, rows)
+
+
+@dataclass(frozen=True)
+class _Body:
+    """The part of an encoder that is tuned, what reaches it, and which layer groups train and which do not."""
+
+    suffix: nn.Module
+    rows: Rows
+    layers: Sequence[LayerGroup]
+    frozen: Sequence[LayerGroup]
+
+
+def _open_body(encoder: Encoder, dataset: Dataset, settings: FewShot, context: Context) -> _Body:
+    """Cut an encoder and compute what reaches the part that is tuned, or take all of it where it cannot be cut."""
+    encoder.module.to(context.device)
+    layers = list(encoder.layer_groups())
+    depth = len(layers) - settings.train_last
+    place = cut(encoder, depth, form="pooled", context=context)
+    feed = validation_feed(dataset, encoder, place, context)
+    suffix = place.suffix if place else encoder.network("pooled")
+    lengths = np.zeros(len(dataset), np.int64) if feed.lengths is None else feed.lengths
+    rows = Rows(lambda indices: as_floats(feed.open(indices, 0)), lengths)
+    return _Body(suffix, rows, layers[depth:], layers[:depth])
+
+
+@contextmanager
+def _trainable(layers: Sequence[LayerGroup]) -> Iterator[None]:
+    """Let gradients reach these layers inside the block."""
+    for layer in layers:
+        for parameter in layer.parameters.values():
+            parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            for parameter in layer.parameters.values():
+                parameter.grad = None
+
+
+@contextmanager
+def _restored(layers: Sequence[LayerGroup], *, always: bool = False) -> Iterator[None]:
+    """Put these layers' weights back after the block: always, or where it fails."""
+    parameters = [parameter for layer in layers for parameter in layer.parameters.values()]
+    before = [parameter.detach().clone() for parameter in parameters]
+
+    def restore() -> None:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
+
+    try:
+        yield
+    except BaseException:
+        restore()
+        raise
+    if always:
+        restore()
+
+
+def _outputs(
+    features: np.ndarray, targets: np.ndarray, seen: np.ndarray, unseen: np.ndarray, classes: int
+) -> np.ndarray:
+    """Return what a head fitted on the seen items says of the unseen ones [k, C]."""
+    head = _logistic(features[seen], targets[seen], classes)
+    with torch.inference_mode():
+        return head(torch.from_numpy(features[unseen])).numpy()
+
+
+def _logistic(features: np.ndarray, targets: np.ndarray, classes: int) -> LinearHead:
+    """Fit multinomial logistic regression on features [n, D] of class ids [n]."""
+    values = torch.from_numpy(features)
+    if not torch.isfinite(values).all():
+        raise TrainingError(
+            "tuning by contrast gives features that are not finite",
+            expected="finite features for every item",
+            fix="--set fewshot.learning_rate=2e-5",
+        )
+    space, count = principal_space(values, "pooled"), len(targets)
+    rows = HeadRows(space, torch.from_numpy(targets), torch.zeros(count, dtype=torch.int64), classes, count)
+    weight: Tensor
+    (weight,) = logistic.solve(
+        rows,
+        penalties=torch.tensor([PENALTY / count]),
+        included=torch.ones(1, count),
+        steps=logistic.MAX_STEPS,
+    )
+    return LinearHead.fitted(*space.spread(weight[:-1]), weight[-1], form="pooled").eval()
