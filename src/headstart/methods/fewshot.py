@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Version of this method; bump when its numbers move."""
+BEGIN = True
 AGREED = 0.9
 """Both halves of the labels must lead to the same class for this share of the unlabelled items."""
 PENALTY = 100.0
@@ -188,6 +189,7 @@ def _tuned(
     folds = assign_folds(few.targets.tolist(), few.groups, folds=settings.folds, seed=context.seed)
     outputs, untuned = (np.zeros((len(few.targets), classes), np.float32) for _ in range(2))
     history: list[float] = []
+    found = _Mean()
 
     def tune(rows: np.ndarray, part: str) -> np.ndarray:
         """Tune on some items and return the features of all."""
@@ -209,14 +211,16 @@ def _tuned(
             seen, unseen = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             with _restored(body.layers, always=True):
                 features = tune(seen, f"without part {fold + 1}")
+                found.add(body.layers)
             outputs[unseen] = _outputs(features, few.targets, seen, unseen, classes)
             untuned[unseen] = _outputs(few.labelled, few.targets, seen, unseen, classes)
-        measured = [task.measure(found, few.targets) for found in (untuned, outputs)]
+        measured = [task.measure(each, few.targets) for each in (untuned, outputs)]
         right = (outputs.argmax(1) == few.targets).astype(float) - (untuned.argmax(1) == few.targets)
         is_kept = bool(right.mean() >= -right.std() / np.sqrt(len(right)))
         head: nn.Module | None = None
         if is_kept:
             with _restored(body.layers):
+                if BEGIN: found.put(body.layers)
                 features = tune(np.arange(len(few.targets)), "on every item")
                 head = _logistic(features, few.targets, classes)
     encoder.module.requires_grad_(True)
@@ -251,6 +255,28 @@ def _open_body(encoder: Encoder, dataset: Dataset, settings: FewShot, context: C
     lengths = np.zeros(len(dataset), np.int64) if feed.lengths is None else feed.lengths
     rows = Rows(lambda indices: as_floats(feed.open(indices, 0)), lengths)
     return _Body(suffix, rows, layers[depth:], layers[:depth])
+
+
+class _Mean:
+    """The mean of the weights that the parts of the cross-validation found: where tuning on every item begins."""
+
+    def __init__(self) -> None:
+        """Start without weights."""
+        self.sums: list[Tensor] = []
+        self.count = 0
+
+    def add(self, layers: Sequence[LayerGroup]) -> None:
+        """Add the weights that these layers have now."""
+        weights = [weight.detach().clone() for layer in layers for weight in layer.parameters.values()]
+        self.sums = [a + b for a, b in zip(self.sums, weights, strict=True)] if self.count else weights
+        self.count += 1
+
+    @torch.no_grad()
+    def put(self, layers: Sequence[LayerGroup]) -> None:
+        """Give these layers the mean."""
+        weights = [weight for layer in layers for weight in layer.parameters.values()]
+        for weight, total in zip(weights, self.sums, strict=True):
+            weight.copy_(total / self.count)
 
 
 @contextmanager
