@@ -25,8 +25,8 @@ class Text:
     split: str
 
 
-def few(name: str, *, per_class: int, seed: int) -> list[Text]:
-    """Draw `per_class` labelled texts of each class by the seed; the test texts are the same for every seed."""
+def few(name: str, *, per_class: int, seed: int, unlabelled: int = MAX_UNLABELLED) -> list[Text]:
+    """Draw labelled texts of each class and unlabelled ones by the seed; the test texts are the same for every seed."""
     pool, test = _pools(name)
     draws = np.random.default_rng(seed)
     labels = np.array([item.label for item in pool])
@@ -37,7 +37,7 @@ def few(name: str, *, per_class: int, seed: int) -> list[Text]:
         ]
     )
     others = np.setdiff1d(np.arange(len(pool)), chosen)
-    others = draws.choice(others, min(MAX_UNLABELLED, len(others)), replace=False)
+    others = draws.choice(others, min(unlabelled, len(others)), replace=False)
     parts = [(pool[row], "train") for row in chosen] + [(pool[row], "unlabelled") for row in others]
     parts += [(item, "test") for item in test]
     return [Text(item.number, item.text, item.label, split) for item, split in parts]
@@ -71,9 +71,10 @@ def _pools(name: str) -> tuple[list[Text], list[Text]]:
 
 
 def _rows(path: Path, part: str) -> list[Text]:
-    """Read a file of texts and labels."""
+    """Read a file of texts and labels, without the few that are empty."""
     with path.open(newline="", encoding="utf-8") as stream:
         return [
             Text(f"{part}-{number}", row["text"], row["label"], "")
             for number, row in enumerate(csv.DictReader(stream))
+            if row["text"].strip()
         ]

@@ -15,6 +15,7 @@ import torch
 
 from benchmarks._measure import Job, Watch
 from benchmarks._texts import read
+from headstart.core.registry import resolve
 from headstart.core.settings import Extract, FewShot, Pretrained
 from headstart.core.types import Audit
 from headstart.data import from_texts
@@ -26,7 +27,6 @@ from headstart.pipeline.few import learn_few
 from headstart.pipeline.heads import extract_heads
 from headstart.pipeline.material import Material
 from headstart.store import Store
-from headstart.tasks.classification import Classification
 from headstart.train.runtime import Context
 
 BATCH = 32
@@ -45,7 +45,7 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
     with watch.lap("open"):
         encoder = open_encoder(pretrained)
         _export(encoder, settings, context, Path(job.options["graphs"]))
-    model = Model(encoder, Classification(labels), None, pretrained)
+    model = Model(encoder, resolve("task", "classification")(tuple(labels)), None, pretrained)
     targets = [item.label if item.split == "train" else None for item in train]
     dataset = from_texts([item.text for item in train], targets, splits=["train"] * len(train))
     ledger = Ledger(context)

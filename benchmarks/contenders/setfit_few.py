@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from setfit import SetFitModel, Trainer, TrainingArguments
 
@@ -18,6 +19,7 @@ from benchmarks._texts import read
 def run(job: Job, watch: Watch) -> dict[str, Any]:
     """Train on the labelled texts, predict the test texts."""
     logging.disable(logging.WARNING)
+    torch.set_num_threads(job.options["threads"])
     texts = read(job.table)
     train = [item for item in texts if item.split == "train"]
     test = [item for item in texts if item.split == "test"]

@@ -51,10 +51,19 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
             logits = trainer.predict(test).predictions
     watch.laps["train"] = watch.laps["train"] - watch.laps["test"]
     said = {
-        sentence.number: [tags[row[place].argmax()] for place, label in enumerate(labels) if label >= 0]
-        for sentence, row, labels in zip(sentences["test"], logits, test["labels"], strict=True)
+        sentence.number: _tags(sentence, row, words, tags)
+        for sentence, row, words in zip(sentences["test"], logits, test["words"], strict=True)
     }
     return {"facts": {"tags": said, "learning_rate": job.options["learning_rate"]}}
+
+
+def _tags(sentence: Sentence, logits: Any, words: list[int], tags: list[str]) -> list[str]:
+    """Return the likeliest tag of each word's first sub-word; O where the tokenizer swallowed the word."""
+    found = ["O"] * len(sentence.words)
+    for row, word in zip(logits, words, strict=False):
+        if word >= 0:
+            found[word] = tags[row.argmax()]
+    return found
 
 
 def _encoded(sentences: list[Sentence], tokenizer: Any, tags: list[str]) -> Dataset:
@@ -66,15 +75,14 @@ def _encoded(sentences: list[Sentence], tokenizer: Any, tags: list[str]) -> Data
         max_length=LONGEST,
     )
     labels: list[list[int]] = []
+    owners: list[list[int]] = []
     for row, sentence in enumerate(sentences):
         words = found.word_ids(row)
-        firsts = [
-            word is not None and (place == 0 or words[place - 1] != word) for place, word in enumerate(words)
-        ]
-        labels.append(
+        owners.append(
             [
-                tags.index(sentence.tags[word]) if first else -100
-                for word, first in zip(words, firsts, strict=True)
+                -1 if word is None or (place and words[place - 1] == word) else word
+                for place, word in enumerate(words)
             ]
         )
-    return Dataset.from_dict({**found, "labels": labels})
+        labels.append([-100 if word < 0 else tags.index(sentence.tags[word]) for word in owners[-1]])
+    return Dataset.from_dict({**found, "labels": labels, "words": owners})

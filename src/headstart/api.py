@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 from headstart.core.errors import PlanError, nearest
 from headstart.core.machine import Machine, read_machine
 from headstart.core.plan import Plan
-from headstart.core.settings import Extract, FineTune, Source, parse
+from headstart.core.settings import Extract, FewShot, FineTune, Source, parse
 from headstart.core.types import Audit, Prediction, Target
 from headstart.data import TableDataset, from_memory, open_dataset, require_targets
 from headstart.evaluation import Evaluation
@@ -23,9 +23,9 @@ from headstart.train.runtime import Context, Event, choose_device, ignore
 Data = str | Path | TableDataset | tuple[Sequence[Any], Sequence[Any]]
 """A folder, a table file, an opened dataset, or (pictures or texts, targets) in memory."""
 Progress = Callable[[Event], None]
-MethodName = Literal["auto", "extract", "finetune"]
-METHODS = ("auto", "extract", "finetune")
-Chosen = Extract | FineTune
+MethodName = Literal["auto", "extract", "fewshot", "finetune"]
+METHODS = ("auto", "extract", "fewshot", "finetune")
+Chosen = Extract | FewShot | FineTune
 
 
 def fit(

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from headstart.core.plan import Plan
-from headstart.core.settings import Extract, FineTune
+from headstart.core.settings import Extract, FewShot, FineTune
 from headstart.data import open_dataset
 from headstart.features.runtime import choose_runtime
 from headstart.model import open_encoder
@@ -60,7 +60,7 @@ def _labels(plan: Plan) -> str:
     return f", {len(plan.labels)} {noun} ({', '.join(plan.labels[:6])}{more})"
 
 
-def _link(method: Extract | FineTune, count: int, forward: float, groups: int) -> tuple[str, float]:
+def _link(method: Extract | FewShot | FineTune, count: int, forward: float, groups: int) -> tuple[str, float]:
     """Describe one link and estimate its seconds."""
     if isinstance(method, Extract):
         views = f" and {method.views - 1} augmented views" if method.views > 1 else ""
@@ -69,6 +69,14 @@ def _link(method: Extract | FineTune, count: int, forward: float, groups: int) -
             f"by {method.folds}-fold cross-validation and keep the best."
         )
         return words, count * ((method.views - 1) * forward + HEADS_SECONDS)
+    if isinstance(method, FewShot):
+        words = (
+            f"Few-shot: refine class means by up to {method.unlabelled} unlabelled items; where these do not clearly "
+            f"help, tune the last {method.train_last} of {groups} layer groups by contrast in {method.passes} passes, "
+            f"cross-validated in {method.folds} parts; keep what proves itself on labelled items that were left out."
+        )
+        passes = method.passes * method.folds
+        return words, count * passes * STEP_FACTOR * forward * min(1.0, method.train_last / groups)
     last = groups if method.train_last is None else method.train_last
     share = last / groups
     cached = method.views is not None and last < groups

@@ -13,7 +13,7 @@ import numpy as np
 from headstart.core.errors import DataError, PlanError, nearest
 from headstart.core.hashing import digest
 from headstart.core.plan import Plan
-from headstart.core.settings import Extract, FineTune, Pretrained, Settings, Source, Split, parse
+from headstart.core.settings import Extract, FewShot, FineTune, Pretrained, Settings, Source, Split, parse
 from headstart.features.prefix import choose, measure
 from headstart.heads import LinearHead
 from headstart.model import open_encoder
@@ -29,7 +29,7 @@ DEFAULT_ENCODER = {"image": "efficientnet-lite0", "text": "minilm"}
 DISK_SHARE = 0.1
 """Share of the free disk that cached activations may take."""
 TIMED_ITEMS, TRIED_ITEMS = 8, 64
-KINDS = ("extract", "finetune")
+KINDS = ("extract", "fewshot", "finetune")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def proposed(
     source: Source,
     *,
     encoder: str | None,
-    method: str | Extract | FineTune,
+    method: str | Extract | FewShot | FineTune,
     given: dict[str, Any],
     context: Context,
 ) -> Opened:
@@ -58,8 +58,18 @@ def proposed(
     _require_modality(opened, dataset)
     labelled = sum(target is not None for target in dataset.targets)
     has_gpu = context.device.type != "cpu"
+    taught = sum(
+        target is not None and split != "test"
+        for target, split in zip(dataset.targets, dataset.splits, strict=True)
+    )
     facts = Facts(
-        labelled, len(dataset.labels), has_gpu, dataset.modality, dataset.task, chosen.weights != "random"
+        labelled,
+        len(dataset.labels),
+        has_gpu,
+        dataset.modality,
+        dataset.task,
+        chosen.weights != "random",
+        taught,
     )
     last, start = propose(facts, method if isinstance(method, str) else method.kind)
     last = method if not isinstance(method, str) else last
@@ -92,7 +102,7 @@ def sections(settings: Mapping[str, Any]) -> dict[str, Any]:
         if section not in known or bool(key) == (section == "seed"):
             raise PlanError(
                 f"unknown setting '{name}'{nearest(section, known)}",
-                expected="data.*, split.*, encoder.*, extract.*, finetune.* or seed",
+                expected="data.*, split.*, encoder.*, extract.*, fewshot.*, finetune.* or seed",
                 fix="`headstart explain --schema` lists every setting",
             )
         if key:

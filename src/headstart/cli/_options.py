@@ -50,7 +50,7 @@ Encoder = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Pretrained network; `headstart models` lists them."),
 ]
-Method = Annotated[str | None, typer.Option(metavar="NAME", help="auto, extract or finetune.")]
+Method = Annotated[str | None, typer.Option(metavar="NAME", help="auto, extract, fewshot or finetune.")]
 PlanFile = Annotated[
     Path | None,
     typer.Option("--plan", metavar="FILE", help="Run this plan (JSON) as it stands.", show_default=False),

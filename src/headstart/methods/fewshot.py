@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Version of this method; bump when its numbers move."""
-BEGIN = True
+TUNED, UNTUNED = "tuned by contrast, logistic head", "the same without tuning"
+"""Names of the two that are cross-validated by the same parts."""
 AGREED = 0.9
 """Both halves of the labels must lead to the same class for this share of the unlabelled items."""
 PENALTY = 100.0
@@ -220,17 +221,16 @@ def _tuned(
         head: nn.Module | None = None
         if is_kept:
             with _restored(body.layers):
-                if BEGIN: found.put(body.layers)
+                found.put(body.layers)
                 features = tune(np.arange(len(few.targets)), "on every item")
                 head = _logistic(features, few.targets, classes)
     encoder.module.requires_grad_(True)
     seconds = time.perf_counter() - started
-    race.append(Candidate(f"logistic, not tuned, {settings.folds} parts", *measured[0], 0.0))
-    name = f"last {settings.train_last} layer groups tuned by contrast, {settings.folds} parts"
-    race.append(Candidate(name, *measured[1], seconds, chosen=is_kept))
+    race.append(Candidate(UNTUNED, *measured[0], 0.0))
+    race.append(Candidate(TUNED, *measured[1], seconds, chosen=is_kept))
     if not is_kept:
         return FewShotDone("heads", tuple(race), None, None)
-    rows = tuple({"pass": float(number), "loss": loss} for number, loss in enumerate(history, 1))
+    rows = tuple({"epoch": float(number), "train_loss": loss} for number, loss in enumerate(history, 1))
     return FewShotDone("tuned", tuple(race), head, outputs, rows)
 
 

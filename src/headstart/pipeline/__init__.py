@@ -13,12 +13,13 @@ from headstart.core.errors import PlanError
 from headstart.core.plan import Plan
 from headstart.core.protocols import Encoder, Task
 from headstart.core.registry import resolve
-from headstart.core.settings import Extract, FineTune
+from headstart.core.settings import Extract, FewShot, FineTune
 from headstart.core.types import Form
 from headstart.data import TableDataset
 from headstart.features.encode import encode
 from headstart.model import Model, open_encoder
 from headstart.pipeline.course import Course, Ledger
+from headstart.pipeline.few import learn_few
 from headstart.pipeline.heads import extract_heads
 from headstart.pipeline.material import Material, audited, material_of, refuse_findings, with_suspects
 from headstart.pipeline.tuning import tune
@@ -61,11 +62,14 @@ def execute(
     lineage = tuple(link.model_dump(mode="json") for link in plan.chain())
     model = Model(encoder, task, None, plan.encoder, lineage=lineage)
     course = Course()
-    if tuning is None or plan.start is not None:
+    if not isinstance(tuning, FineTune) or plan.start is not None:
         with ledger.stage("heads"):
             race, suspects = extract_heads(model, material, extraction, form, context, ledger)
             course, material = Course(race), with_suspects(material, suspects)
-    if tuning is not None:
+    if isinstance(tuning, FewShot):
+        with ledger.stage("fewshot"):
+            course = learn_few(model, material, tuning, course.race, form, context)
+    elif tuning is not None:
         with ledger.stage("finetune"):
             course = tune(model, material, tuning, course.race, form, context)
     with ledger.stage("evaluate"):
@@ -85,11 +89,12 @@ def _form(task: Task, encoder: Encoder, extraction: Extract) -> Form:
     return task.form
 
 
-def _links(plan: Plan) -> tuple[Extract, FineTune | None]:
-    """Return the extraction and the fine-tuning of a plan (a lone fine-tuning encodes too, for the audit)."""
+def _links(plan: Plan) -> tuple[Extract, FewShot | FineTune | None]:
+    """Return the extraction and what follows it in a plan (a lone fine-tuning encodes too, for the audit)."""
     if isinstance(plan.method, Extract):
         return plan.method, None
-    start = plan.start.method if plan.start else Extract(depths=False)
+    alone = Extract() if isinstance(plan.method, FewShot) else Extract(depths=False)
+    start = plan.start.method if plan.start else alone
     if not isinstance(start, Extract):
         raise PlanError(
             f"a fine-tuning that starts from '{start.kind}'",

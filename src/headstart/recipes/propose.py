@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headstart.core.settings import Extract, FineTune
+from headstart.core.settings import Extract, FewShot, FineTune
 from headstart.recipes.facts import Facts
 
 FEW = 100
@@ -12,19 +12,23 @@ MANY, FOLDS_OF_MANY = 1000, 3
 """With more training items, three folds rank heads as well as five."""
 ENOUGH_TO_TUNE = 500
 """With fewer training items, fine-tuning seldom beats heads on features of several depths."""
+FEW_A_CLASS = 64
+"""With at most so many labelled texts a class, unlabelled ones and tuning by contrast add to what heads reach."""
 TEXT_RATE, TEXT_DECAY, TEXT_EPOCHS = 2e-4, 0.9, 5
 """Rates suit networks of MiniLM's size; larger ones want less."""
 
 
-def propose(facts: Facts, method: str) -> tuple[Extract | FineTune, Extract | None]:
+def propose(facts: Facts, method: str) -> tuple[Extract | FewShot | FineTune, Extract | None]:
     """Return (method, the extraction that it starts from).
 
-    `auto` extracts on a processor, and fine-tunes on a GPU where there is enough to learn from; tags
-    and untrained networks of texts are fine-tuned.
+    `auto` learns texts with few labels a class by the few-shot race, extracts else on a processor, and fine-tunes on a
+    GPU where there is enough to learn from; tags and untrained networks of texts are fine-tuned.
     """
     views = VIEWS_OF_FEW if facts.num_items < FEW and facts.modality == "image" else 1
     folds = FOLDS_OF_MANY if facts.num_items > MANY else 5
     extraction = Extract(views=views, folds=folds)
+    if method == "fewshot" or (method == "auto" and _is_few_shot(facts)):
+        return FewShot(), extraction
     if not (method == "finetune" or (method == "auto" and _is_worth_tuning(facts))):
         return extraction, None
     if facts.modality == "text" and not facts.is_pretrained:
@@ -34,6 +38,12 @@ def propose(facts: Facts, method: str) -> tuple[Extract | FineTune, Extract | No
     if facts.modality == "text":
         return FineTune(learning_rate=TEXT_RATE, layer_decay=TEXT_DECAY, epochs=TEXT_EPOCHS), start
     return FineTune(), start
+
+
+def _is_few_shot(facts: Facts) -> bool:
+    """Tell whether few labelled texts a class are to be told apart by a network that has learnt before."""
+    is_fitting = facts.modality == "text" and facts.task == "classification" and facts.is_pretrained
+    return is_fitting and facts.per_class <= FEW_A_CLASS
 
 
 def _is_worth_tuning(facts: Facts) -> bool:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FINE_TUNED = "fine-tuned"
 """Name that a fine-tuned model goes by in the race against its own start."""
+CONTRASTED = "tuned by contrast, logistic head"
+"""Name that a tuned body goes by in the few-shot race."""
 NAMES: Mapping[str, tuple[str, str]] = {
     "classification": ("Class", "Classes"),
     "multilabel": ("Label", "Labels"),
@@ -26,6 +28,7 @@ NAMES: Mapping[str, tuple[str, str]] = {
 _METHODS = {
     "extract": "A new head on the frozen network {}",
     "finetune": "The network {}, fine-tuned with a new head,",
+    "fewshot": "The network {}, tuned by contrast with a new head,",
 }
 _DEFINED_FLOORS = ("Always the mean", "Marking nothing")
 
@@ -174,7 +177,7 @@ def _floor_sentence(result: Result) -> list[str]:
 def trained_by(result: Result) -> str:
     """Return the method that made the model; a fine-tuning that lost to its own start leaves an extracted head."""
     chosen = next((row.name for row in result.race if row.chosen), FINE_TUNED)
-    return "extract" if chosen != FINE_TUNED else result.plan.method.kind
+    return result.plan.method.kind if chosen in (FINE_TUNED, CONTRASTED) else "extract"
 
 
 def compared(result: Result) -> str:
