@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from headstart.core.errors import PlanError
 from headstart.features.feed import Feed, as_floats, training_feed, validation_feed, with_targets
 from headstart.features.prefix import Cut, cut
+from headstart.methods.lora import adapt
 from headstart.train.batches import Batch, Items, prefetch
 from headstart.train.loop import train
 from headstart.train.optim import ParameterGroup, freeze, parameter_groups
@@ -28,7 +29,7 @@ from headstart.train.schedule import opening_epochs, slanted_triangular, warmup_
 if TYPE_CHECKING:
     from headstart.core.protocols import Dataset, Encoder, Task
     from headstart.core.settings import FineTune
-    from headstart.core.types import Form
+    from headstart.core.types import Form, LayerGroup
 
 VERSION = 1
 """Version of this method; bump when its numbers move."""
@@ -91,7 +92,6 @@ def finetune(
     place = cut(encoder, depth, form=form, context=context)
     views = settings.views or 0 if place else 0
     network = nn.Sequential(_body(encoder, place, form), head).to(context.device)
-    frozen, trained = layers[:depth], layers[depth:]
     memory = device_memory(context.device)
     batch_size = settings.batch_size or choose_batch_size(len(training), memory_bytes=memory)
     inputs = training_feed(training, encoder, place, views=views, strength=settings.augment, context=context)
@@ -103,17 +103,16 @@ def finetune(
         context.seed,
         lengths=inputs.lengths,
     )
-    groups = _groups(trained, head, settings)
-    with _dropout(head, settings.dropout), freeze(encoder.module, frozen):
+    held_out = validation_feed(validation, encoder, place, context)
+    loop = _loop_settings(settings, source, model, (training, validation), views=views)
+    with _dropout(head, settings.dropout), _trained(encoder, network, depth, settings, context) as trained:
         done = train(
             network,
             loss=_loss(network, model.task, training, settings, context),
             source=source,
-            groups=groups,
-            validate=_validation(
-                network, model.task, validation_feed(validation, encoder, place, context), context
-            ),
-            settings=_loop_settings(settings, source, model, (training, validation), views=views),
+            groups=_groups(trained, head, settings),
+            validate=_validation(network, model.task, held_out, context),
+            settings=loop,
             context=context,
         )
     encoder.module.requires_grad_(True)
@@ -281,6 +280,29 @@ def _class_weights(task: Task, dataset: Dataset) -> Tensor:
         )
     counts = torch.bincount(ids[ids >= 0], minlength=len(task.labels)).float()
     return torch.where(counts > 0, counts.sum() / (counts > 0).sum() / counts.clamp(min=1), 0.0)
+
+
+@contextmanager
+def _trained(
+    encoder: Encoder, network: nn.Module, depth: int, settings: FineTune, context: Context
+) -> Iterator[Sequence[LayerGroup]]:
+    """Give the groups that train: those behind `depth`, or their low-rank updates, which are merged at the end.
+
+    The weights of everything else are proven not to have moved.
+    """
+    layers = encoder.layer_groups()
+    if not settings.lora_rank:
+        with freeze(encoder.module, layers[:depth]):
+            yield layers[depth:]
+        return
+    resting = [replace(group, modules=()) for group in layers[depth:]]
+    with freeze(encoder.module, [*layers[:depth], *resting]):
+        adapted = adapt(network, layers[depth:], rank=settings.lora_rank, seed=context.seed)
+        try:
+            yield adapted.groups
+        finally:
+            adapted.restore()
+    adapted.merge()
 
 
 @contextmanager
