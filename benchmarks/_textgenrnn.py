@@ -45,8 +45,8 @@ def write_folder(arrays: Mapping[str, np.ndarray], characters: Mapping[str, int]
 def torch_lstm(kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray) -> dict[str, torch.Tensor]:
     """Return the weights of a Keras LSTM layer under torch's names.
 
-    `kernel` is [inputs, 4 H], `recurrent` [H, 4 H], `bias` [4 H]. Keras' CuDNNLSTM, known by a bias of [8 H], keeps each
-    gate's matrices as cuDNN has them in memory: output by output, though the kernel's shape says otherwise.
+    `kernel` is [inputs, 4 H], `recurrent` [H, 4 H], `bias` [4 H]. CuDNNLSTM of Keras, known by a bias of [8 H], keeps
+    the matrices of each gate as cuDNN has them in memory: output by output, though the shape of the kernel says otherwise.
     """
     inputs, width = kernel.shape[0], recurrent.shape[0]
     is_cudnn = bias.size == 2 * GATES * width

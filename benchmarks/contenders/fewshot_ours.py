@@ -20,7 +20,6 @@ from headstart.core.settings import Extract, FewShot, Pretrained
 from headstart.core.types import Audit
 from headstart.data import from_texts
 from headstart.features.encode import encode
-from headstart.features.prefix import cut
 from headstart.model import Model, open_encoder
 from headstart.pipeline.course import Ledger
 from headstart.pipeline.few import learn_few
@@ -44,7 +43,7 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
     )
     with watch.lap("open"):
         encoder = open_encoder(pretrained)
-        _export(encoder, settings, context, Path(job.options["graphs"]))
+        _export(encoder, context, Path(job.options["graphs"]))
     model = Model(encoder, resolve("task", "classification")(tuple(labels)), None, pretrained)
     targets = [item.label if item.split == "train" else None for item in train]
     dataset = from_texts([item.text for item in train], targets, splits=["train"] * len(train))
@@ -67,13 +66,12 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
     return {"predictions": named, "history": course.history, "facts": facts}
 
 
-def _export(encoder: Any, settings: FewShot, context: Context, kept: Path) -> None:
+def _export(encoder: Any, context: Context, kept: Path) -> None:
     """Bring the exports of the network into the store, from an earlier job where there was one."""
     graphs = context.store.root / "graphs-v1"
     if kept.exists():
         shutil.copytree(kept, graphs)
     encode(from_texts(["A text that no set holds."]), encoder, form="depths", context=context)
-    cut(encoder, len(encoder.layer_groups()) - settings.train_last, form="pooled", context=context)
     if not kept.exists():
         shutil.copytree(graphs, kept)
 

@@ -75,7 +75,7 @@ def _link(method: Extract | FewShot | FineTune, count: int, forward: float, grou
             f"help, tune the last {method.train_last} of {groups} layer groups by contrast in {method.passes} passes, "
             f"cross-validated in {method.folds} parts; keep what proves itself on labelled items that were left out."
         )
-        passes = method.passes * method.folds
+        passes = method.passes * (method.folds - 0.5)
         return words, count * passes * STEP_FACTOR * forward * min(1.0, method.train_last / groups)
     last = groups if method.train_last is None else method.train_last
     share = last / groups

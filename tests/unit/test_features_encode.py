@@ -14,12 +14,12 @@ from PIL import Image
 
 from headstart.core.errors import Interrupted
 from headstart.core.settings import Pretrained, Source
+from headstart.core.types import Limits
 from headstart.data import TableDataset, from_arrays, open_dataset
 from headstart.features import encode as module
 from headstart.features import runtime
 from headstart.features.encode import Encoded, encode, feature_key
 from headstart.features.runtime import choose_runtime, onnx_runtime
-from headstart.core.types import Limits
 from headstart.model import open_encoder
 from headstart.train.runtime import Event
 

@@ -155,13 +155,14 @@ class FewShot(Settings):
     """Few labels a class: class means refined by unlabelled items, and a body tuned by contrast, raced with heads."""
 
     kind: Literal["fewshot"] = "fewshot"
-    train_last: int = Field(default=3, ge=0)
+    train_last: int = Field(default=4, ge=0)
     """How many layer groups are tuned by contrast; 0: none, everything stays frozen."""
-    passes: int = Field(default=6, ge=1, le=1000)
-    """How often each labelled item is seen in tuning; up to 64 of them make one step."""
-    learning_rate: float = Field(default=1e-4, gt=0)
+    passes: int = Field(default=4, ge=1, le=1000)
+    """How often each labelled item is seen in a part of the cross-validation, and half as often again in the end; up to
+    64 of them make one step."""
+    learning_rate: float = Field(default=2e-4, gt=0)
     folds: int = Field(default=2, ge=2, le=20)
-    """Parts by which tuning is cross-validated: each but one costs as much as tuning itself."""
+    """Parts by which tuning is cross-validated, each left out once."""
     unlabelled: int = Field(default=1000, ge=0)
     """At most so many of the training items without a label refine class means; 0: labels alone decide."""
     sharpness: float = Field(default=20, gt=0)

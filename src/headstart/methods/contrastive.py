@@ -27,8 +27,6 @@ BATCH = 64
 """Items a step: with fewer than that all of them, so that a step sees every pair."""
 CHUNK = 8
 """Items that go through the suffix together: those of like length, as shorter ones are padded to the longest."""
-WARMUP = 3
-"""Steps in which the rate rises: Adam's first steps are of full size whatever the gradient."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +70,18 @@ def contrast(
 ) -> list[float]:
     """Train `layers` of `suffix` in place on items with class ids [n]; return the mean loss of each pass.
 
-    Without dropout, and the batches are drawn by the seed: the same seed gives the same bits.
+    The rate is constant, as few passes leave no time for a schedule. Without dropout, and with batches drawn by the
+    seed, the same seed gives the same bits.
     """
     optimizer = build_optimizer(
         [ParameterGroup(layer.name, layer.modules, layer.parameters, learning_rate) for layer in layers]
     )
     suffix.eval()
-    classes, history, step = torch.from_numpy(targets), list[float](), 0
+    classes, history = torch.from_numpy(targets), list[float]()
     for number in range(passes):
         losses: list[float] = []
         order = draw(context.seed, "contrast", number, len(rows)).permutation(len(rows))
         for batch in np.array_split(order, -(-len(rows) // BATCH)):
-            step += 1
-            optimizer.scale_rates(min(1.0, step / WARMUP))
             chunks = rows.chunks(batch)
             features = torch.cat([suffix(rows.open(chunk).to(context.device)) for chunk in chunks])
             loss = pair_loss(features, classes[np.concatenate(chunks)].to(context.device))

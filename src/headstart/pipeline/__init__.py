@@ -21,7 +21,14 @@ from headstart.model import Model, open_encoder
 from headstart.pipeline.course import Course, Ledger
 from headstart.pipeline.few import learn_few
 from headstart.pipeline.heads import extract_heads
-from headstart.pipeline.material import Material, audited, material_of, refuse_findings, with_suspects
+from headstart.pipeline.material import (
+    Material,
+    audited,
+    material_of,
+    refuse_findings,
+    with_lost_case,
+    with_suspects,
+)
 from headstart.pipeline.tuning import tune
 from headstart.result import Predicted, Result
 from headstart.train.runtime import Context
@@ -56,7 +63,7 @@ def execute(
     with ledger.stage("encode"):
         whole = ledger.count(encode(dataset, encoder, form=form, context=context))
     with ledger.stage("audit"):
-        found = audited(dataset, whole, plan)
+        found = with_lost_case(audited(dataset, whole, plan), encoder, task)
         refuse_findings(found.audit, strict=strict)
         material = material_of(plan, dataset, whole, found, task)
     lineage = tuple(link.model_dump(mode="json") for link in plan.chain())
@@ -71,7 +78,7 @@ def execute(
             course = learn_few(model, material, tuning, course.race, form, context)
     elif tuning is not None:
         with ledger.stage("finetune"):
-            course = tune(model, material, tuning, course.race, form, context)
+            course = tune(model, material, tuning, course.race, form, context, extraction=extraction)
     with ledger.stage("evaluate"):
         return _evaluated(plan, model, material, form, ledger, course)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from headstart.core.errors import DataError
 from headstart.core.plan import Plan
-from headstart.core.protocols import Task
+from headstart.core.protocols import Encoder, Task
 from headstart.core.types import Audit, Finding, SplitName, Target
 from headstart.data import TableDataset
 from headstart.data.audit import Outcome, audit, refuse_grave
@@ -51,6 +51,20 @@ def audited(dataset: TableDataset, whole: Encoded, plan: Plan) -> Outcome:
         features = np.full((len(dataset), whole.features.shape[1]), np.nan, np.float32)
         features[list(whole.indices)] = whole.features
     return audit(dataset, whole.facts, whole.failures, settings=plan.data, features=features)
+
+
+def with_lost_case(found: Outcome, encoder: Encoder, task: Task) -> Outcome:
+    """Say where a network does not see capitals although names, which are to be found, are told by them."""
+    spec = encoder.spec
+    if task.form != "sequence" or not getattr(spec.contract, "is_lower_case", False):
+        return found
+    finding = Finding(
+        "case-lost",
+        "info",
+        f"{spec.name} reads texts in lower case: it does not see the capitals by which names are told",
+        "nothing; a network that keeps the case may find more (--encoder transformers:NAME, a cased one)",
+    )
+    return replace(found, audit=replace(found.audit, findings=(*found.audit.findings, finding)))
 
 
 def refuse_findings(found: Audit, *, strict: bool) -> None:

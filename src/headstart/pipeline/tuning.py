@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from headstart.pipeline.material import Material
 from headstart.result import Candidate
 from headstart.train.runtime import Context
 
+LINEAR: tuple[Literal["logistic", "ridge"], ...] = ("logistic", "ridge")
+"""Heads that fine-tuning can begin from."""
+
 
 def tune(
     model: Model,
@@ -29,6 +33,8 @@ def tune(
     race: tuple[Candidate, ...],
     form: Form,
     context: Context,
+    *,
+    extraction: Extract,
 ) -> Course:
     """Fine-tune from a linear head on final features; keep the better of it and the extracted model on validation."""
     held_out = material.rows("validation")
@@ -38,7 +44,12 @@ def tune(
     before = {name: tensor.clone() for name, tensor in model.encoder.module.state_dict().items()}
     extracted = model.head
     extracted_outputs = model.logits_of(material.part(held_out), form) if race else None
-    model.head = _starting_head(model, material, form, context) if race else _new_head(model)
+    if not race:
+        model.head = _new_head(model)
+    elif not _can_start(model, race, extraction):
+        model.head = _starting_head(model, material, form, context)
+    else:
+        model.head = copy.deepcopy(extracted)
     rows: list[Candidate] = []
     outputs, history, notes = extracted_outputs, (), ()
     try:
@@ -66,15 +77,24 @@ def tune(
     return Course(tuple(replace(row, chosen=row is best) for row in rows), tuple(history), tuple(notes))
 
 
+def _can_start(model: Model, race: tuple[Candidate, ...], extraction: Extract) -> bool:
+    """Tell whether the extracted head is what fine-tuning would begin from: linear, over final features, and fitted
+    without the validation items.
+    """
+    winner = next(candidate.name for candidate in race if candidate.chosen)
+    is_linear = model.head.form == model.task.form and winner.startswith(LINEAR)
+    return is_linear and not extraction.use_validation
+
+
 def _starting_head(model: Model, material: Material, form: Form, context: Context) -> Any:
     """Return the best linear head on the final features of the training items: what fine-tuning begins from."""
-    rows = material.rows("train")
     own = model.task.form
+    rows = material.rows("train")
     features = material.part(rows).features
     if form == "depths":
         features = cast("np.ndarray", features)[:, model.encoder.spec.columns(own)]
     groups = [material.groups[row] for row in rows]
-    linear = Extract(heads=("logistic", "ridge"))
+    linear = Extract(heads=LINEAR)
     return race_heads(model, {own: [features]}, material.targets(rows), groups, linear, context).head
 
 
