@@ -46,7 +46,7 @@ def torch_lstm(kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray) -> d
     """Return the weights of a Keras LSTM layer under torch's names.
 
     `kernel` is [inputs, 4 H], `recurrent` [H, 4 H], `bias` [4 H]. CuDNNLSTM of Keras, known by a bias of [8 H], keeps
-    the matrices of each gate as cuDNN has them in memory: output by output, though the shape of the kernel says otherwise.
+    the matrices of each gate as cuDNN has them in memory: output by output, though the shape of kernel says otherwise.
     """
     inputs, width = kernel.shape[0], recurrent.shape[0]
     is_cudnn = bias.size == 2 * GATES * width

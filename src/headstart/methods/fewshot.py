@@ -202,15 +202,8 @@ def _tuned(
     def tune(rows: np.ndarray, part: str, passes: int) -> np.ndarray:
         """Tune on some items and return the features of all."""
         context.progress(Event("contrast", message=part))
-        part_rows = Rows(lambda indices: body.rows.open(rows[indices]), body.rows.lengths[rows])
-        history[:] = contrast(
-            body.suffix,
-            part_rows,
-            few.targets[rows],
-            layers=body.layers,
-            passes=passes,
-            learning_rate=settings.learning_rate,
-            context=context,
+        history[:] = body.tune(
+            rows, few.targets[rows], passes=passes, rate=settings.learning_rate, context=context
         )
         return features_of(body.suffix, body.rows, context)
 
@@ -253,6 +246,15 @@ class _Body:
     rows: Rows
     layers: Sequence[LayerGroup]
     frozen: Sequence[LayerGroup]
+
+    def tune(
+        self, chosen: np.ndarray, targets: np.ndarray, *, passes: int, rate: float, context: Context
+    ) -> list[float]:
+        """Tune on the chosen items with class ids [k]; return the loss of each pass."""
+        rows = Rows(lambda indices: self.rows.open(chosen[indices]), self.rows.lengths[chosen])
+        return contrast(
+            self.suffix, rows, targets, layers=self.layers, passes=passes, learning_rate=rate, context=context
+        )
 
 
 def _open_body(encoder: Encoder, dataset: Dataset, settings: FewShot, context: Context) -> _Body:
