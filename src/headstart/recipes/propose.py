@@ -16,6 +16,8 @@ FEW_A_CLASS = 64
 """With at most so many labelled texts a class, unlabelled ones and tuning by contrast add to what heads reach."""
 TEXT_RATE, TEXT_DECAY, TEXT_EPOCHS = 2e-4, 0.9, 5
 """Rates suit networks of MiniLM's size; larger ones want less."""
+TAG_RATE, TAG_BATCH = 1e-3, 8
+"""Few words of a text are names, so tags want more and larger steps, and no smoothing of their labels."""
 
 
 def propose(facts: Facts, method: str) -> tuple[Extract | FewShot | FineTune, Extract | None]:
@@ -35,6 +37,15 @@ def propose(facts: Facts, method: str) -> tuple[Extract | FewShot | FineTune, Ex
         # Nothing was learnt yet, so there are no features that a head could begin from.
         return FineTune(train_last=None, learning_rate=3e-3, layer_decay=1.0, epochs=20), None
     start = extraction.model_copy(update={"use_validation": False})
+    if facts.task == "tagging":
+        tags = FineTune(
+            learning_rate=TAG_RATE,
+            layer_decay=TEXT_DECAY,
+            epochs=TEXT_EPOCHS,
+            batch_size=TAG_BATCH,
+            label_smoothing=0.0,
+        )
+        return tags, start
     if facts.modality == "text":
         return FineTune(learning_rate=TEXT_RATE, layer_decay=TEXT_DECAY, epochs=TEXT_EPOCHS), start
     return FineTune(), start
