@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,12 @@ class Model:
     lineage: tuple[Mapping[str, Any], ...] = ()
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Return logits [N, C] for a collated batch, with gradients where torch records them."""
-        return self.head(self.encoder(inputs, self.head.form).value)
+        """Return logits [N, C] for a collated batch, with gradients where torch records them.
+
+        The network may lie on a GPU while the head, at rest, is on the CPU.
+        """
+        features = self.encoder(inputs.to(_place(self.encoder.module)), self.head.form).value
+        return self.head(features.to(_place(self.head)))
 
     def logits_of(self, encoded: Encoded, form: str) -> Any:
         """Return the head's outputs for features that are at hand: [n, C], or a list of [L, C] for words.
@@ -144,6 +149,11 @@ class Model:
             (folder / OWN_FILES).mkdir(exist_ok=True)
             (folder / OWN_FILES / name).write_bytes(content)
         (folder / FACTS).write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _place(module: nn.Module) -> torch.device:
+    """Return the device that a module's tensors lie on."""
+    return next(chain(module.parameters(), module.buffers())).device
 
 
 def load_model(folder: Path, *, encoder: Encoder | None = None) -> Model:

@@ -9,7 +9,6 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -24,11 +23,13 @@ from headstart.core.types import Audit, EncoderSpec, Features, Finding, InputCon
 from headstart.encoders.tiny import open_tiny_cnn, open_tiny_transformer
 from headstart.evaluation import Evaluation, evaluate, paired_gain, softmax
 from headstart.heads import LinearHead
+from headstart.model import Model
 from headstart.report import card, charts, render, to_json
 from headstart.report.attention import look
 from headstart.report.page import group_rows
 from headstart.report.words import cautions, compared, count, duration, verdict
 from headstart.result import Baseline, Candidate, Cost, Predicted, Result
+from headstart.tasks.classification import Classification
 
 HOSTILE = (
     '<script>alert("x")</script>',
@@ -43,7 +44,12 @@ def model() -> Any:
     encoder = open_tiny_cnn(Pretrained(name="tiny-cnn"))
     head = LinearHead(encoder.spec.width["pooled"], 3)
     nn.init.normal_(head.weight)
-    return SimpleNamespace(encoder=encoder, head=head)
+    return _model(encoder, head)
+
+
+def _model(encoder: Any, head: Any) -> Model:
+    """Return a model of these parts."""
+    return Model(encoder, Classification(("cat", "dog", "eel")), head, Pretrained(name="tiny-cnn"))
 
 
 def _result(model: Any, *, labels: tuple[str, ...] = ("cat", "dog", "eel"), n: int = 60) -> Result:
@@ -194,9 +200,7 @@ def test_an_encoder_without_maps_is_said(model: Any, tmp_path: Path) -> None:
     width = {"pooled": model.encoder.spec.width["pooled"]}
     encoder = _Wrapped(model.encoder, replace(model.encoder.spec, width=width))
     result = _result(model)
-    path = render(
-        result, SimpleNamespace(encoder=encoder, head=model.head), _inputs(result), path=tmp_path / "r.html"
-    )
+    path = render(result, _model(encoder, model.head), _inputs(result), path=tmp_path / "r.html")
     assert "has no spatial map, so there is no heat map" in path.read_text()
 
 
@@ -350,12 +354,12 @@ def test_heat_lies_where_the_evidence_is(layout: str) -> None:
     head.load_state_dict({**head.state_dict(), "weight": torch.tensor([[1.0, 1.0], [-1.0, -1.0]])})
     pictures = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
     pictures[:, :, 8:16, 24:32] = 200
-    heat = look(SimpleNamespace(encoder=encoder, head=head), pictures, [0]).heat
+    heat = look(_model(encoder, head), pictures, [0]).heat
     assert heat is not None
     expected = np.zeros((4, 4))
     expected[1, 3] = 1
     assert heat[0] == pytest.approx(expected)
-    against = look(SimpleNamespace(encoder=encoder, head=head), pictures, [1]).heat
+    against = look(_model(encoder, head), pictures, [1]).heat
     assert against is None or against.max() == 0
     assert not network.cells._forward_hooks
     assert network.cells.weight.grad is None
@@ -381,7 +385,7 @@ def test_frozen_encoders_have_heat(opened: Any, form: Any) -> None:
     head = LinearHead(encoder.spec.width[form], 2, form=form)
     nn.init.normal_(head.weight)
     pictures = torch.randint(0, 255, (3, 3, 32, 32), dtype=torch.uint8)
-    seen = look(SimpleNamespace(encoder=encoder, head=head), pictures, [0, 1, 0])
+    seen = look(_model(encoder, head), pictures, [0, 1, 0])
     assert seen.heat is not None
     assert seen.heat.shape == (3, 4, 4)
     assert 0 <= seen.heat.min() <= seen.heat.max() <= 1

@@ -159,6 +159,7 @@ class ImageEncoder:
 
     def __call__(self, inputs: Tensor, form: Form) -> Features:
         """Encode uint8 [N, C, H, W] into `pooled` [N, D], `depths` [N, D'] or `map` [N, D, H, W]."""
+        self._network.to(inputs.device)  # Whoever moves `module` leaves the normalisation behind.
         if form == "map":
             return Features(form, self._map(inputs))
         return Features(form, self.network(form)(inputs))

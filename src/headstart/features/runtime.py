@@ -6,11 +6,13 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from headstart.core.hashing import digest
 from headstart.train.runtime import Context, autocast, channels_last
@@ -42,13 +44,18 @@ def torch_runtime(
     parts = encoder.split(depth, form) if depth else (encoder.network(form),)
     assert parts is not None, "the caller has seen that it can be cut"
     network = channels_last(parts[0].eval().to(context.device))
+    # Torch plans a GPU's convolutions once a thread, in seconds; and a GPU has one queue: one thread serves it.
+    lane = ThreadPoolExecutor(1, thread_name_prefix="gpu") if context.device.type != "cpu" else None
+
+    def compute(batch: Tensor) -> Tensor:
+        with torch.inference_mode(), autocast(context.device, precision):
+            return network(batch.to(context.device, non_blocking=True)).float()
 
     def run(values: Sequence[np.ndarray]) -> list[np.ndarray]:
         # Torch has other kernels, with other roundings, for a batch of one: a lone item runs beside itself.
         given = values if len(values) > 1 else [*values, *values]
-        batch = encoder.batch(given).to(context.device, non_blocking=True)
-        with torch.inference_mode(), autocast(context.device, precision):
-            outputs = network(batch).float()
+        batch = encoder.batch(given)
+        outputs = lane.submit(compute, batch).result() if lane else compute(batch)
         return encoder.rows(given, outputs, form, depth=depth)[: len(values)]
 
     return run

@@ -39,7 +39,7 @@ def look(model: Model, pictures: Tensor, classes: Sequence[int]) -> Attention:
     with torch.no_grad():
         shape = tuple(encoder(pictures[:1], "map").value.shape[1:])
     with torch.enable_grad(), _recorded(encoder.module, shape) as layers:
-        logits = model.head(encoder(pictures, model.head.form).value)
+        logits = model.logits(pictures)
     if not layers or not logits.requires_grad:
         return Attention(None, f"no layer of {encoder.spec.name} shows its map, so there is no heat map")
     chosen = logits.gather(1, torch.tensor(classes, device=logits.device)[:, None]).sum()

@@ -52,7 +52,7 @@ def word_weights(model: Model, words: Sequence[str], raw: Any, *, column: int | 
     device = next(encoder.module.parameters()).device
     batch = encoder.batch([value] * steps).to(device)
     with torch.enable_grad(), _scaled(encoder, torch.from_numpy(owner >= 0).to(device), shares) as kept:
-        outputs = model.head(encoder(batch, model.head.form).value)
+        outputs = model.logits(batch)
         if len(kept) != 1 or not outputs.requires_grad:
             return Attribution(None, f"{encoder.spec.name} shows no embedded words, so words have no weights")
         answer = _answer(outputs.float(), column or 0, model.task.link).sum()
