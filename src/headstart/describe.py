@@ -9,6 +9,7 @@ from headstart.core.plan import Plan
 from headstart.core.settings import Extract, FewShot, FineTune
 from headstart.data import open_dataset
 from headstart.features.runtime import choose_runtime
+from headstart.methods.fewshot import TRIED, num_tuned
 from headstart.model import open_encoder
 from headstart.planning import TIMED_ITEMS, sample_values
 
@@ -70,13 +71,14 @@ def _link(method: Extract | FewShot | FineTune, count: int, forward: float, grou
         )
         return words, count * ((method.views - 1) * forward + HEADS_SECONDS)
     if isinstance(method, FewShot):
+        tuned = num_tuned(method, groups)
         words = (
             f"Few-shot: refine class means by up to {method.unlabelled} unlabelled items; where these do not clearly "
-            f"help, tune the last {method.train_last} of {groups} layer groups by contrast in {method.passes} passes, "
+            f"help, tune the last {tuned} of {groups} layer groups by contrast in {method.passes} passes, "
             f"cross-validated in {method.folds} parts; keep what proves itself on labelled items that were left out."
         )
-        passes = method.passes * (method.folds - 0.5)
-        return words, count * passes * STEP_FACTOR * forward * min(1.0, method.train_last / groups)
+        passes = method.passes * (1 + TRIED * (method.folds - 1))
+        return words, count * passes * STEP_FACTOR * forward * min(1.0, tuned / groups)
     last = groups if method.train_last is None else method.train_last
     share = last / groups
     cached = method.views is not None and last < groups

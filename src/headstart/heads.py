@@ -133,9 +133,11 @@ class NeighboursHead(nn.Module):
 
 
 class CosineHead(nn.Module):
-    """Cosine to one direction a class, times a sharpness: [..., D] to logits [..., C]."""
+    """Cosine to one direction a class in standardised features, times a sharpness: [..., D] to logits [..., C]."""
 
     kind = "cosine"
+    mean: Tensor
+    scale: Tensor
     directions: Tensor
 
     def __init__(
@@ -144,11 +146,13 @@ class CosineHead(nn.Module):
         """Make a head without directions yet."""
         super().__init__()
         self.form, self.width, self.num_classes, self.sharpness = form, width, num_classes, sharpness
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
         self.register_buffer("directions", torch.zeros(num_classes, width))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits."""
-        unit = nn.functional.normalize(features.float(), dim=-1)
+        unit = nn.functional.normalize((features.float() - self.mean) * self.scale, dim=-1)
         return self.sharpness * nn.functional.linear(unit, self.directions)
 
     def arguments(self) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def test_class_means_are_those_of_the_formula() -> None:
     found = mixture.refine(labelled, truth, unlabelled, 20.0)[0]
     # At rest: another round gives the same means.
     shares = (20.0 * unlabelled @ found.T).softmax(1)
-    again = nn.functional.normalize(truth[0].T @ labelled + shares.T @ unlabelled, dim=1)
+    again = nn.functional.normalize(truth[0].T @ labelled + mixture.WEIGHT * shares.T @ unlabelled, dim=1)
     assert torch.allclose(found, again, atol=1e-5)
     assert shares[0, 0] > 0.99
 
@@ -112,7 +112,7 @@ def test_unlabelled_items_move_class_means_to_where_the_classes_are() -> None:
 
 def _head(labelled: np.ndarray, targets: np.ndarray, unlabelled: np.ndarray) -> CosineHead:
     """Fit class means of three classes."""
-    return mixture.fit(labelled, targets, unlabelled, num_classes=3, sharpness=20.0)
+    return mixture.fit(mixture.space(labelled, unlabelled), targets, num_classes=3, sharpness=20.0)
 
 
 def test_an_item_that_is_left_out_does_not_tell_its_own_class() -> None:
@@ -121,9 +121,9 @@ def test_an_item_that_is_left_out_does_not_tell_its_own_class() -> None:
     folds = np.arange(12) // 3
     changed = targets.copy()
     changed[:3] = changed[:3][::-1]
+    space = mixture.space(labelled, unlabelled)
     first, second = (
-        mixture.left_out(labelled, given, unlabelled, folds, num_classes=3, sharpness=20.0)
-        for given in (targets, changed)
+        mixture.left_out(space, given, folds, num_classes=3, sharpness=20.0) for given in (targets, changed)
     )
     assert np.array_equal(first.plain[:3], second.plain[:3])
     assert np.array_equal(first.refined[:3], second.refined[:3])
@@ -151,7 +151,7 @@ def test_tuning_moves_the_last_groups_alone_and_repeats_its_bits(tmp_path: Path,
     assert done.kept == "tuned"
     assert [one.name for one in done.race] == [UNTUNED, TUNED]
     assert [one.chosen for one in done.race] == [False, True]
-    assert len(done.history) == 2
+    assert len(done.history) == 3
     groups = parts.encoder.layer_groups()
     trained = {name for group in groups[-2:] for name in group.parameters}
     assert trained
@@ -201,7 +201,7 @@ def _separate(seed: int, spread: float) -> Few:
 
 
 def test_refined_means_win_where_items_differ_by_class_most(tmp_path: Path) -> None:
-    parts, done = _race(tmp_path, _separate(4, 0.2))
+    parts, done = _race(tmp_path, _separate(3, 0.2))
     assert done.kept == "refined"
     assert done.race[-1].chosen
     assert done.race[-1].log_loss < done.race[0].log_loss

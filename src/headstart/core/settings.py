@@ -155,12 +155,13 @@ class FewShot(Settings):
     """Few labels a class: class means refined by unlabelled items, and a body tuned by contrast, raced with heads."""
 
     kind: Literal["fewshot"] = "fewshot"
-    train_last: int = Field(default=4, ge=0)
-    """How many layer groups are tuned by contrast; 0: none, everything stays frozen."""
-    passes: int = Field(default=4, ge=1, le=1000)
-    """How often each labelled item is seen in a part of the cross-validation, and half as often again in the end; up to
-    64 of them make one step."""
-    learning_rate: float = Field(default=2e-4, gt=0)
+    train_last: int | None = Field(default=None, ge=0)
+    """How many layer groups are tuned by contrast; none given: the last five, or all of fewer; 0: everything stays
+    frozen."""
+    passes: int = Field(default=3, ge=1, le=1000)
+    """How often each labelled item is seen in the end, after two thirds as often in each part of the cross-validation;
+    up to 64 of them make one step."""
+    learning_rate: float = Field(default=1e-4, gt=0)
     folds: int = Field(default=2, ge=2, le=20)
     """Parts by which tuning is cross-validated, each left out once."""
     unlabelled: int = Field(default=1000, ge=0)

@@ -3,9 +3,9 @@
 Cheapest first, and each has to prove itself on labelled items that were left out:
 
 1. heads on frozen features have raced before (`methods/extract.py`);
-2. class means that unlabelled items refine (`heads/mixture.py`) are kept where these lower the held-out loss by more
-   than half a standard error and both halves of the labels lead to the same classes: then items differ most in what the
-   labels say;
+2. class means that unlabelled items refine (`heads/mixture.py`) are kept where both halves of the labels lead to the
+   same classes, no fewer of the items left out are right and their loss is not clearly higher: then items differ most
+   in what the labels say;
 3. otherwise the last layer groups are tuned by contrast (`contrastive.py`) with a logistic head, as in SetFit (Tunstall
    et al. 2022, arXiv 2209.11055), and kept unless held-out accuracy is more than two standard errors below that of
    the same head without tuning: with few labels one is crossed by chance too often.
@@ -13,6 +13,7 @@ Cheapest first, and each has to prove itself on labelled items that were left ou
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ from headstart.train.runtime import Context, Event, limited_threads
 if TYPE_CHECKING:
     from headstart.core.protocols import Dataset, Encoder, Task
     from headstart.core.settings import FewShot
-    from headstart.core.types import LayerGroup
+    from headstart.core.types import Form, LayerGroup
 
 VERSION = 1
 """Version of this method; bump when its numbers move."""
@@ -46,10 +47,15 @@ TUNED, UNTUNED = "tuned by contrast, logistic head", "the same without tuning"
 """Names of the two that are cross-validated by the same parts."""
 AGREED = 0.95
 """Both halves of the labels must lead to the same class for this share of the unlabelled items."""
-FINAL = 2
-"""Tuning on every item begins from the mean of the weights that the parts found: it takes half as many passes."""
-LEAST_GAIN = 0.5
-"""Standard errors by which unlabelled items must lower the held-out loss of class means."""
+TRIED = 2 / 3
+"""A part of the cross-validation takes this share of the passes; tuning on every item then begins from the mean of the
+weights that the parts found, so that what the proof costs is not lost."""
+LAST = 5
+"""Layer groups that are tuned where the settings leave it open: all but the embeddings and a layer of MiniLM."""
+LEAST_UNLABELLED = 100
+"""Class means are not refined by fewer items than that: agreement on a handful says nothing."""
+MOST_LOSS = 1.0
+"""Standard errors by which unlabelled items may seem to raise the held-out loss of class means."""
 TOLERATED = 2.0
 """Standard errors by which tuning may seem to harm on the few items that were left out."""
 PENALTY = 100.0
@@ -60,8 +66,8 @@ PENALTY = 100.0
 class Few:
     """What a few-shot race works on.
 
-    Labelled items with class ids [n] and the names of what must stay together [n], and the pooled features of both
-    them [n, D] and the unlabelled items [m, D] as the untouched encoder gives them.
+    Labelled items with class ids [n] and the names of what must stay together [n], and the features of both them [n, D]
+    and the unlabelled items [m, D] as the untouched encoder gives them, in a vector form.
     """
 
     dataset: Dataset
@@ -69,6 +75,7 @@ class Few:
     groups: Sequence[str]
     labelled: np.ndarray
     unlabelled: np.ndarray
+    form: Form = "pooled"
 
 
 @dataclass(frozen=True)
@@ -96,19 +103,17 @@ def fewshot(
     PlanError where `train_last` exceeds the encoder's layer groups or the targets are not one class an item.
     """
     _check(encoder, task, settings)
-    refined = _refined(few, task, settings, context)
+    blocks = [width for _, width in encoder.spec.depths] if few.form == "depths" else []
+    space = mixture.space(few.labelled, few.unlabelled, blocks)
+    refined = _refined(few, space, task, settings, context)
     race = list(refined.candidates)
     if refined.is_trusted and race[-1].score >= best.score - best.standard_error:
         head = mixture.fit(
-            few.labelled,
-            few.targets,
-            few.unlabelled,
-            num_classes=len(task.labels),
-            sharpness=settings.sharpness,
+            space, few.targets, num_classes=len(task.labels), sharpness=settings.sharpness, form=few.form
         )
         race[-1] = replace(race[-1], chosen=True)
         return FewShotDone("refined", tuple(race), head, refined.outputs)
-    if not settings.train_last:
+    if settings.train_last == 0:
         return FewShotDone("heads", tuple(race), None, None)
     try:
         return _tuned(encoder, few, race, task=task, settings=settings, context=context)
@@ -117,10 +122,15 @@ def fewshot(
         return FewShotDone("heads", tuple(race), None, None, notes=(note,))
 
 
+def num_tuned(settings: FewShot, groups: int) -> int:
+    """Return how many of so many layer groups are tuned."""
+    return min(LAST, groups) if settings.train_last is None else settings.train_last
+
+
 def _check(encoder: Encoder, task: Task, settings: FewShot) -> None:
     """Refuse what cannot work before anything is computed."""
     count = len(encoder.layer_groups())
-    if settings.train_last > count:
+    if (settings.train_last or 0) > count:
         raise PlanError(
             f"fewshot.train_last is {settings.train_last}, but {encoder.spec.name} has {count} layer groups",
             expected=f"0 (nothing is tuned) to {count}",
@@ -146,28 +156,23 @@ class _Refined:
     outputs: np.ndarray
 
 
-def _refined(few: Few, task: Task, settings: FewShot, context: Context) -> _Refined:
+def _refined(few: Few, space: mixture.Space, task: Task, settings: FewShot, context: Context) -> _Refined:
     """Cross-validate class means with and without the unlabelled items."""
     if not len(few.unlabelled):
         return _Refined((), is_trusted=False, outputs=np.zeros((0, 0), np.float32))
     started = time.perf_counter()
     folds = assign_folds(few.targets.tolist(), few.groups, folds=mixture.MOST_FOLDS, seed=context.seed)
     found = mixture.left_out(
-        few.labelled,
-        few.targets,
-        few.unlabelled,
-        folds,
-        num_classes=len(task.labels),
-        sharpness=settings.sharpness,
+        space, few.targets, folds, num_classes=len(task.labels), sharpness=settings.sharpness
     )
     seconds = time.perf_counter() - started
-    plain = Candidate("class means (final features)", *task.measure(found.plain, few.targets), seconds)
+    plain = Candidate("class means", *task.measure(found.plain, few.targets), seconds)
     name = f"class means refined by {len(few.unlabelled)} unlabelled items"
     refined = Candidate(name, *task.measure(found.refined, few.targets), seconds)
-    gain = _losses(found.plain, few.targets) - _losses(found.refined, few.targets)
-    is_trusted = (
-        bool(gain.mean() > LEAST_GAIN * gain.std() / np.sqrt(len(gain))) and found.agreement >= AGREED
-    )
+    harm = _losses(found.refined, few.targets) - _losses(found.plain, few.targets)
+    is_sound = bool(harm.mean() <= MOST_LOSS * harm.std() / np.sqrt(len(harm)))
+    is_clear = len(few.unlabelled) >= LEAST_UNLABELLED and found.agreement >= AGREED
+    is_trusted = is_clear and is_sound and refined.score >= plain.score
     return _Refined((plain, refined), is_trusted, found.refined)
 
 
@@ -192,6 +197,7 @@ def _tuned(
 ) -> FewShotDone:
     """Cross-validate tuning against the same head without it; where it holds, tune on every item."""
     started = time.perf_counter()
+    pooled = few.labelled[:, encoder.spec.columns("pooled")] if few.form == "depths" else few.labelled
     body = _open_body(encoder, few.dataset, settings, context)
     classes = len(task.labels)
     folds = assign_folds(few.targets.tolist(), few.groups, folds=settings.folds, seed=context.seed)
@@ -211,10 +217,10 @@ def _tuned(
         for fold in range(int(folds.max()) + 1):
             seen, unseen = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             with _restored(body.layers, always=True):
-                features = tune(seen, f"without part {fold + 1}", settings.passes)
+                features = tune(seen, f"without part {fold + 1}", math.ceil(TRIED * settings.passes))
                 found.add(body.layers)
             outputs[unseen] = _outputs(features, few.targets, seen, unseen, classes)
-            untuned[unseen] = _outputs(few.labelled, few.targets, seen, unseen, classes)
+            untuned[unseen] = _outputs(pooled, few.targets, seen, unseen, classes)
         measured = [task.measure(each, few.targets) for each in (untuned, outputs)]
         right = (outputs.argmax(1) == few.targets).astype(float) - (untuned.argmax(1) == few.targets)
         is_kept = bool(right.mean() >= -TOLERATED * right.std() / np.sqrt(len(right)))
@@ -222,7 +228,7 @@ def _tuned(
         if is_kept:
             with _restored(body.layers):
                 found.put(body.layers)
-                features = tune(np.arange(len(few.targets)), "on every item", -(-settings.passes // FINAL))
+                features = tune(np.arange(len(few.targets)), "on every item", settings.passes)
                 head = _logistic(features, few.targets, classes)
     encoder.module.requires_grad_(True)
     seconds = time.perf_counter() - started
@@ -264,7 +270,7 @@ def _open_body(encoder: Encoder, dataset: Dataset, settings: FewShot, context: C
     """
     encoder.module.to(context.device)
     layers = list(encoder.layer_groups())
-    depth = len(layers) - settings.train_last
+    depth = len(layers) - num_tuned(settings, len(layers))
     values = [encoder.prepare(dataset[index].input).value for index in range(len(dataset))]
     parts = encoder.split(depth, "pooled") if depth else None
     lengths = np.array([value.size for value in values])

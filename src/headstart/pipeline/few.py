@@ -29,17 +29,13 @@ def learn_few(
     """Race refined class means and a tuned body against the extracted head in the model; leave the winner there."""
     rows = material.rows("train", "validation")
     targets = material.targets(rows)
-    columns = model.encoder.spec.columns("pooled") if form == "depths" else slice(None)
-
-    def pooled(chosen: list[int]) -> np.ndarray:
-        return np.ascontiguousarray(cast("np.ndarray", material.part(chosen).features)[:, columns])
-
     few = Few(
         material.dataset.subset(rows),
         model.task.encode(targets),
         [material.groups[row] for row in rows],
-        pooled(rows),
-        pooled(_unlabelled(material, settings, context)),
+        cast("np.ndarray", material.part(rows).features),
+        cast("np.ndarray", material.part(_unlabelled(material, settings, context)).features),
+        form,
     )
     best = next(candidate for candidate in race if candidate.chosen)
     done = fewshot(model.encoder, few, best=best, task=model.task, settings=settings, context=context)

@@ -2,9 +2,13 @@
 
 A mixture of von Mises-Fisher distributions of one concentration (Banerjee et al. 2005) over unit features, begun from
 the labelled items and held by them, as in Nigam et al. 2000 (text classification from labelled and unlabelled
-documents). With labelled features L [n, D] of one-hot classes T [n, C], unlabelled ones U [m, D] and sharpness k:
+documents). With labelled features L [n, D] of one-hot classes T [n, C], unlabelled ones U [m, D], sharpness k and the
+weight w of an unlabelled item:
 
-    means P = unit(T^T L),  then repeat:  R = softmax(k U P^T) [m, C],  P = unit(T^T L + R^T U).
+    means P = unit(T^T L),  then repeat:  R = softmax(k U P^T) [m, C],  P = unit(T^T L + w R^T U).
+
+Before, each block of columns (the last layer, the mean of all layers) is scaled to the same mean length, and what all
+items share is taken away: cosines of raw features are all near one.
 
 It gains much where the classes are what the items differ in most, and harms where they are not, so that it must prove
 itself on labelled items that were left out.
@@ -12,15 +16,19 @@ itself on labelled items that were left out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize, one_hot
 
 from headstart.core.types import Form
 from headstart.heads import CosineHead
 
+WEIGHT = 0.3
+"""Of an unlabelled item beside a labelled one."""
 ROUNDS = 10
 """Rounds of expectation and maximisation; the means hardly move after these."""
 MOST_FOLDS = 32
@@ -46,42 +54,50 @@ def refine(labelled: Tensor, truth: Tensor, unlabelled: Tensor, sharpness: float
     `truth` [F, n, C] is one-hot, and zero for the items that a problem leaves out.
     """
     sums = truth.transpose(1, 2) @ labelled
-    means = torch.nn.functional.normalize(sums, dim=-1)
+    means = normalize(sums, dim=-1)
     for _ in range(ROUNDS if len(unlabelled) else 0):
         shares = (sharpness * unlabelled @ means.transpose(1, 2)).softmax(-1)
-        means = torch.nn.functional.normalize(sums + shares.transpose(1, 2) @ unlabelled, dim=-1)
+        means = normalize(sums + WEIGHT * shares.transpose(1, 2) @ unlabelled, dim=-1)
     return means
 
 
+@dataclass(frozen=True)
+class Space:
+    """Features on one footing: (x - mean) * scale, then of length one; and the items [n, D] and [m, D] so."""
+
+    mean: Tensor
+    scale: Tensor
+    labelled: Tensor
+    unlabelled: Tensor
+
+
+def space(labelled: np.ndarray, unlabelled: np.ndarray, blocks: Sequence[int] = ()) -> Space:
+    """Bring features [n, D] and [m, D] on one footing; `blocks` are the widths of their column blocks, none: one."""
+    every = torch.from_numpy(np.concatenate([labelled, unlabelled])).float()
+    parts = every.split(list(blocks) or [every.shape[1]], dim=1)
+    scale = torch.cat([torch.full((part.shape[1],), 1 / _length(part)) for part in parts])
+    mean = every.mean(0)
+    unit = normalize((every - mean) * scale, dim=-1)
+    return Space(mean, scale, unit[: len(labelled)], unit[len(labelled) :])
+
+
 def fit(
-    labelled: np.ndarray,
-    targets: np.ndarray,
-    unlabelled: np.ndarray,
-    *,
-    num_classes: int,
-    sharpness: float,
-    form: Form = "pooled",
+    space: Space, targets: np.ndarray, *, num_classes: int, sharpness: float, form: Form = "pooled"
 ) -> CosineHead:
-    """Return the head of features [n, D] with class ids [n], refined by unlabelled features [m, D] (or none)."""
-    truth = torch.nn.functional.one_hot(torch.from_numpy(targets), num_classes).float()
-    means = refine(_unit(labelled), truth[None], _unit(unlabelled), sharpness)[0]
-    head = CosineHead(labelled.shape[1], num_classes, sharpness=sharpness, form=form)
-    head.load_state_dict({"directions": means})
+    """Return the head for labelled items with class ids [n], refined by the unlabelled ones (if any)."""
+    truth = one_hot(torch.from_numpy(targets), num_classes).float()
+    means = refine(space.labelled, truth[None], space.unlabelled, sharpness)[0]
+    head = CosineHead(len(space.mean), num_classes, sharpness=sharpness, form=form)
+    head.load_state_dict({"mean": space.mean, "scale": space.scale, "directions": means})
     return head.eval()
 
 
 def left_out(
-    labelled: np.ndarray,
-    targets: np.ndarray,
-    unlabelled: np.ndarray,
-    folds: np.ndarray,
-    *,
-    num_classes: int,
-    sharpness: float,
+    space: Space, targets: np.ndarray, folds: np.ndarray, *, num_classes: int, sharpness: float
 ) -> HeldOut:
-    """Return what class means say of the labelled items [n, D] of each fold (ids [n]) when they are left out."""
-    rows, others = _unit(labelled), _unit(unlabelled)
-    truth = torch.nn.functional.one_hot(torch.from_numpy(targets), num_classes).float()
+    """Return what class means say of the labelled items of each fold (class ids [n]) when they are left out."""
+    rows, others = space.labelled, space.unlabelled
+    truth = one_hot(torch.from_numpy(targets), num_classes).float()
     fold = torch.from_numpy(folds)
     kept = (fold[None] != torch.arange(int(fold.max()) + 1)[:, None]).float()
     seen = truth[None] * kept[:, :, None]
@@ -99,6 +115,6 @@ def left_out(
     return HeldOut(plain, outputs(refine(rows, seen, others, sharpness)), agreement)
 
 
-def _unit(features: np.ndarray) -> Tensor:
-    """Return features of length one."""
-    return torch.nn.functional.normalize(torch.from_numpy(np.ascontiguousarray(features)).float(), dim=-1)
+def _length(features: Tensor) -> float:
+    """Return the root mean square length of rows [n, D]."""
+    return max(float(features.square().sum(1).mean().sqrt()), torch.finfo(torch.float32).tiny)
