@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-NAMES = ("extract", "finetune", "faults", "text_encode", "fewshot", "ner")
+NAMES = ("extract", "finetune", "faults", "text_encode", "fewshot", "ner", "text_transfer")
 
 
 def main() -> int:
