@@ -1,7 +1,7 @@
 """A recurrent network and a decoder: what their pretrained weights gain over the same network from random numbers.
 
 The character LSTM of textgenrnn and a Llama of 260,000 parameters that was trained on children's stories, both small
-enough to train here, fine-tuned whole on AG News with the same settings, texts, seeds and test rows either way.
+enough to train here, fine-tuned whole on the kinds of questions in TREC: same settings, texts, seeds and test rows.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from benchmarks._texts import few, write
 from headstart import api
 from headstart.core.machine import read_machine
 
-SET, PER_CLASS, SEEDS, TEST, EPOCHS = "ag_news", 50, 5, 500, 6
-QUICK = 25, 2, 200, 3
+SET, PER_CLASS, SEEDS, TEST, EPOCHS = "trec", 60, 5, 500, 8
+QUICK = 30, 1, 200, 6
 """Labels a class, seeds, test rows and epochs of `--quick`."""
 LONGEST = 120
 """Characters of a text that are kept: the LSTM was trained on windows of 40."""
+BATCH = 16
 ARMS = {"pretrained": "pretrained", "from scratch": "random"}
 RESAMPLES = 10_000
 
@@ -75,7 +76,12 @@ def _table(path: Path, *, per_class: int, rows: int, seed: int) -> Path:
 def _fit(table: Path, work: Path, encoder: str, *, weights: str, epochs: int, seed: int) -> Any:
     """Fine-tune every layer; the run validates on a fifth of the training texts."""
     machine = read_machine(store=work / "store")
-    settings = {"seed": seed, "encoder.weights": weights, "finetune.epochs": epochs}
+    settings = {
+        "seed": seed,
+        "encoder.weights": weights,
+        "finetune.epochs": epochs,
+        "finetune.batch_size": BATCH,
+    }
     return api.fit(
         str(table), encoder=encoder, method="finetune", output=work / "model", settings=settings, machine=machine
     )  # fmt: skip

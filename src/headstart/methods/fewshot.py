@@ -44,8 +44,9 @@ VERSION = 1
 """Version of this method; bump when its numbers move."""
 TUNED, UNTUNED = "tuned by contrast, logistic head", "the same without tuning"
 """Names of the two that are cross-validated by the same parts."""
-AGREED = 0.9
-"""Both halves of the labels must lead to the same class for this share of the unlabelled items."""
+AGREED, HALVINGS = 0.9, 8
+"""Both halves of the labels must lead to the same class for this share of the unlabelled items, over so many ways to
+halve them."""
 TRIED = 2 / 3
 """A part of the cross-validation takes this share of the passes; tuning on every item then begins from the mean of the
 weights that the parts found, so that what the proof costs is not lost."""
@@ -53,7 +54,7 @@ LAST = 5
 """Layer groups that are tuned where the settings leave it open: all but the embeddings and a layer of MiniLM."""
 LEAST_UNLABELLED = 100
 """Class means are not refined by fewer items than that: agreement on a handful says nothing."""
-MOST_LOSS = 1.0
+MOST_LOSS = 1.5
 """Standard errors by which unlabelled items may seem to raise the held-out loss of class means."""
 TOLERATED = 2.0
 """Standard errors by which tuning may seem to harm on the few items that were left out."""
@@ -160,9 +161,16 @@ def _refined(few: Few, space: mixture.Space, task: Task, settings: FewShot, cont
     if not len(few.unlabelled):
         return _Refined((), is_trusted=False, outputs=np.zeros((0, 0), np.float32))
     started = time.perf_counter()
-    folds = assign_folds(few.targets.tolist(), few.groups, folds=mixture.MOST_FOLDS, seed=context.seed)
+    truth, seed = few.targets.tolist(), context.seed
+    folds = assign_folds(truth, few.groups, folds=mixture.MOST_FOLDS, seed=seed)
+    halves = [assign_folds(truth, few.groups, folds=2, seed=seed + number) for number in range(HALVINGS)]
     found = mixture.left_out(
-        space, few.targets, folds, num_classes=len(task.labels), sharpness=settings.sharpness
+        space,
+        few.targets,
+        folds,
+        np.stack(halves),
+        num_classes=len(task.labels),
+        sharpness=settings.sharpness,
     )
     seconds = time.perf_counter() - started
     plain = Candidate("class means", *task.measure(found.plain, few.targets), seconds)

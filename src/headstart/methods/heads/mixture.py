@@ -39,8 +39,8 @@ MOST_FOLDS = 32
 class HeldOut:
     """Outputs [n, C] for labelled items that were left out, of means with and without the unlabelled items.
 
-    `agreement` is the share of unlabelled items on whose class the two halves of the labelled ones agree, each with the
-    unlabelled items to help.
+    `agreement` is the share of unlabelled items on whose class two halves of the labelled ones agree, each with the
+    unlabelled items to help; the mean over several ways to halve them.
     """
 
     plain: np.ndarray
@@ -93,9 +93,18 @@ def fit(
 
 
 def left_out(
-    space: Space, targets: np.ndarray, folds: np.ndarray, *, num_classes: int, sharpness: float
+    space: Space,
+    targets: np.ndarray,
+    folds: np.ndarray,
+    halves: np.ndarray,
+    *,
+    num_classes: int,
+    sharpness: float,
 ) -> HeldOut:
-    """Return what class means say of the labelled items of each fold (class ids [n]) when they are left out."""
+    """Return what class means say of the labelled items of each fold (class ids [n]) when they are left out.
+
+    `folds` [n] are the folds' numbers, `halves` [H, n] of 0 and 1 are H ways to halve the items.
+    """
     rows, others = space.labelled, space.unlabelled
     truth = one_hot(torch.from_numpy(targets), num_classes).float()
     fold = torch.from_numpy(folds)
@@ -108,9 +117,10 @@ def left_out(
     plain = outputs(refine(rows, seen, others[:0], sharpness))
     if not len(others):
         return HeldOut(plain, plain, 0.0)
-    half = (fold % 2 == 0).float()
-    halves = truth[None] * torch.stack([half, 1 - half])[:, :, None]
-    first, second = (others @ refine(rows, halves, others, sharpness).transpose(1, 2)).argmax(-1)
+    half = torch.from_numpy(halves).float()
+    parts = truth[None] * torch.cat([half, 1 - half])[:, :, None]
+    guesses = (others @ refine(rows, parts, others, sharpness).transpose(1, 2)).argmax(-1)
+    first, second = guesses.chunk(2)
     agreement = float((first == second).float().mean())
     return HeldOut(plain, outputs(refine(rows, seen, others, sharpness)), agreement)
 
