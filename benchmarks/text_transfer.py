@@ -45,13 +45,9 @@ def run(*, quick: bool) -> int:
                     work = Path(tempfile.mkdtemp(dir=folder))
                     result = _fit(table, work, encoder, weights=weights, epochs=epochs, seed=seed)
                     right[arm].append(np.array([row.label == row.target for row in result.predictions]))
-                    found.append({"network": name, "arm": arm, "seed": seed, "accuracy": right[arm][-1].mean(),
+                    found.append({"network": name, "arm": arm, "seed": seed, "accuracy": float(right[arm][-1].mean()),
                                   "cpu_seconds": result.cost.cpu_seconds})  # fmt: skip
-                    print(
-                        f"  {name}, seed {seed}, {arm}: {right[arm][-1].mean():.3f}",
-                        dict(result.cost.by_stage),
-                        flush=True,
-                    )
+                    print(f"  {name}, seed {seed}, {arm}: {right[arm][-1].mean():.3f}", flush=True)
             claims.append(_claim(name, *right.values()))
     return publish("text_transfer", claims, rows=found, quick=quick)
 
@@ -96,7 +92,7 @@ def _claim(name: str, ours: Sequence[np.ndarray], scratch: Sequence[np.ndarray])
         difference[draws.integers(0, seeds, seeds)[:, None], draws.integers(0, rows, rows)].mean()
         for _ in range(RESAMPLES)
     ]
-    low, high = np.quantile(means, (0.025, 0.975))
+    low, high = np.quantile(means, (0.025, 0.975)).tolist()
     value = (
         f"{np.mean(ours):.3f} against {np.mean(scratch):.3f}: {difference.mean():+.3f} [{low:+.3f}, {high:+.3f}], "
         f"n={rows}, {seeds} seeds"
