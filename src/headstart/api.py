@@ -72,7 +72,7 @@ def open_plan(
     given = sections(settings or {})
     source = parse(Source, {"uri": _uri(data), **given.pop("data", {})}, what="--set data.*")
     dataset = _opened(data, source)
-    require_targets(dataset)
+    require_targets(dataset, source=source.uri)
     if isinstance(method, str) and method not in METHODS:
         raise PlanError(
             f"unknown method '{method}'{nearest(method, METHODS)}",

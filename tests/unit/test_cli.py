@@ -272,7 +272,8 @@ def test_the_help_of_every_verb_has_examples(verb: str):
 def started(code: str) -> subprocess.Popen[str]:
     """Start a verb in a process of its own, with some code run in place of the api."""
     program = f"""
-import sys, types, time
+import signal, sys, types, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A background job is started with it ignored.
 import headstart
 from headstart.cli import main
 def audit(data, **values):

@@ -271,3 +271,10 @@ def test_many_unreadable_texts_are_refused_with_the_first_ten(tmp_path: Path) ->
     )
     with pytest.raises(DataError, match=r"15 of 40 items cannot be read[^$]*and 5 more"):
         fit(tmp_path, data)
+
+
+def test_an_error_about_a_table_names_the_table(tmp_path: Path) -> None:
+    table = tmp_path / "one.csv"
+    table.write_text("text,label\nfirst,a\nsecond,a\n")
+    with pytest.raises(DataError, match=r"one\.csv has only one class"):
+        api.plan(str(table), machine=machine(tmp_path))

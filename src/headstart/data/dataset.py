@@ -152,9 +152,12 @@ def _by_number(name: str) -> tuple[int, str]:
     return int(name), name
 
 
-def require_targets(dataset: TableDataset) -> None:
-    """Refuse data that nothing can be learnt from: no items, no labels, a single class or number (DataError)."""
-    where = dataset.root.resolve() if dataset.root else "the data"
+def require_targets(dataset: TableDataset, *, source: str = "") -> None:
+    """Refuse data that nothing can be learnt from: no items, no labels, a single class or number (DataError).
+
+    `source` is the path that the person gave, which the error names.
+    """
+    where = Path(source).resolve() if source else dataset.root.resolve() if dataset.root else "the data"
     labelled = [target for target in dataset.targets if target is not None]
     if not labelled:
         raise DataError(

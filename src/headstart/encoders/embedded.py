@@ -98,5 +98,8 @@ def minilm(settings: Pretrained, *, limits: Limits = LIMITS) -> TextEncoder:
             expected="the extra for texts",
             fix="pip install 'headstart[text]'",
         )
-    folder = str(Path(found.origin).parent / "model")
-    return transformers.open_folder(folder, settings, window=256, licence="Apache-2.0", limits=limits)
+    folder, package = str(Path(found.origin).parent / "model"), MINILM_PACKAGE.replace("_", "-")
+    return transformers.open_folder(
+        folder, settings, window=256, licence="Apache-2.0", limits=limits,
+        source=f"{package} {importlib.metadata.version(package)}",
+    )  # fmt: skip

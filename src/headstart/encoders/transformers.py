@@ -98,8 +98,12 @@ def open_folder(
     window: int | None = None,
     licence: str = "unknown",
     limits: Limits = LIMITS,
+    source: str = "",
 ) -> TextEncoder:
-    """Open a network from a folder or a hub's name; its weights from there, from a file, or random."""
+    """Open a network from a folder or a hub's name; its weights from there, from a file, or random.
+
+    `source` is what the receipt calls them where the encoder's name says too little.
+    """
     library, where = _library(), _where(place)
     with _explained(place), _quiet(library):
         config = library.AutoConfig.from_pretrained(**where)
@@ -111,7 +115,7 @@ def open_folder(
             fix="choose a network of one of these families",
         )
     tokenizer = _tokenizer(library, where, place)
-    body, receipt = _body(library, config, where, settings, family)
+    body, receipt = _body(library, config, where, settings, family, source or settings.name)
     contract = _contract(tokenizer, config, settings, family, window=window)
     spec = EncoderSpec(
         name=settings.name, modality="text", width={}, contract=contract, weights_sha256="", licence=licence,
@@ -174,7 +178,12 @@ def _tokenizer(library: Any, where: Mapping[str, Any], place: str) -> Any:
 
 
 def _body(
-    library: Any, config: Any, where: Mapping[str, Any], settings: Pretrained, family: Family
+    library: Any,
+    config: Any,
+    where: Mapping[str, Any],
+    settings: Pretrained,
+    family: Family,
+    source: str,
 ) -> tuple[nn.Module, Receipt]:
     """Make the network without any head and fill it; a tensor that is missing is an error."""
     config._attn_implementation, config.use_cache = family.attention, False
@@ -195,7 +204,7 @@ def _body(
         return body, origins(body, source="random numbers")
     own = settings.weights == "pretrained"
     state = _hub_weights(where["pretrained_model_name_or_path"]) if own else read_weights(settings.weights)
-    return body, fill(body, _own_names(state, body), source=settings.name if own else settings.weights)
+    return body, fill(body, _own_names(state, body), source=source if own else settings.weights)
 
 
 def _own_names(state: Mapping[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
