@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from headstart.core.settings import FewShot
     from headstart.core.types import Form, LayerGroup
 
-VERSION = 1
+VERSION = 2
 """Version of this method; bump when its numbers move."""
 TUNED, UNTUNED = "tuned by contrast, logistic head", "the same without tuning"
 """Names of the two that are cross-validated by the same parts."""
