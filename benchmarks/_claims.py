@@ -63,7 +63,8 @@ def publish(name: str, claims: Sequence[Claim], *, rows: Sequence[Mapping[str, A
     result = {
         "benchmark": name,
         "quick": quick,
-        "claims": [asdict(claim) for claim in claims],
+        # A comparison of numpy's numbers is numpy's own bool, which JSON does not know.
+        "claims": [{**asdict(claim), "met": bool(claim.met)} for claim in claims],
         "machine": _machine(),
         "versions": {package: _version(package) for package in PACKAGES},
         "rows": list(rows),
