@@ -42,7 +42,7 @@ def _tokenizer(pieces: list[tuple[str, float]]) -> Tokenizer:
     tokenizer.normalizer = normalizers.Prepend(" ")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_next")
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BEGIN} $A".replace(BEGIN, "BEGIN"), special_tokens=[("BEGIN", numbers[BEGIN])]
+        single="BEGIN $A", special_tokens=[("BEGIN", numbers[BEGIN])]
     )
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     return tokenizer

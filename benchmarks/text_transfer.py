@@ -70,7 +70,7 @@ def _table(path: Path, *, per_class: int, rows: int, seed: int) -> Path:
 
 
 def _fit(table: Path, work: Path, encoder: str, *, weights: str, epochs: int, seed: int) -> Any:
-    """Fine-tune every layer; the run validates on a fifth of the training texts."""
+    """Fine-tune every layer; the run keeps a part of the training texts for validation."""
     machine = read_machine(store=work / "store")
     settings = {
         "seed": seed,

@@ -51,7 +51,7 @@ def word_weights(model: Model, words: Sequence[str], raw: Any, *, column: int | 
     places = (points + 1) / 2
     shares, widths = places**POWER, POWER * places ** (POWER - 1) * weights / 2
     device = next(encoder.module.parameters()).device
-    batch = encoder.batch([value] * steps).to(device)
+    batch = encoder.batch([value] * steps)
     with torch.enable_grad(), _scaled(encoder, torch.from_numpy(owner >= 0).to(device), shares) as kept:
         outputs = model.logits(batch)
         if len(kept) != 1 or not outputs.requires_grad:

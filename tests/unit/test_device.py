@@ -1,4 +1,4 @@
-"""On a GPU, where there is one: every method fits, reports and predicts, and training ends by itself."""
+"""On the best device that is here, a GPU where there is one: every method fits, reports and predicts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from headstart import api
 from headstart.core.machine import read_machine
 from headstart.data import from_arrays, from_texts
-
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 def _pictures() -> Any:
@@ -45,8 +42,8 @@ def _texts() -> Any:
         (_texts, "tiny-text-transformer", "fewshot"),
     ],
 )
-def test_a_gpu_does_all_that_a_processor_does(data: Any, encoder: str, method: Any, tmp_path: Path) -> None:
-    machine = read_machine(store=tmp_path / "store", device="cuda")
+def test_the_device_that_auto_takes_does_all(data: Any, encoder: str, method: Any, tmp_path: Path) -> None:
+    machine = read_machine(store=tmp_path / "store", device="auto")
     given = data()
     result = api.fit(given, encoder=encoder, method=method, output=tmp_path / "model", machine=machine)
     assert (result.folder / "report.html").stat().st_size > 10_000
