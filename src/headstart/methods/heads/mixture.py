@@ -63,7 +63,7 @@ def refine(labelled: Tensor, truth: Tensor, unlabelled: Tensor, sharpness: float
 
 @dataclass(frozen=True)
 class Space:
-    """Features on one footing: (x - mean) * scale, then of length one; and the items [n, D] and [m, D] so."""
+    """Features on one footing: (x - mean) * scale with both [D], then of length one; the items [n, D] and [m, D] so."""
 
     mean: Tensor
     scale: Tensor
