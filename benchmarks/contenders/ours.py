@@ -53,11 +53,11 @@ class Timeline:
 
 
 def _fit(job: Job, table: Path, machine: Any, output: Path, progress: Timeline) -> Any:
-    """Plan and run."""
-    plan = api.plan(
+    """Plan and run, as `headstart fit` does."""
+    opened = api.open_plan(
         str(table), method=job.options["method"], settings=job.options.get("settings", {}), machine=machine
     )
-    return api.run(plan, output=output, machine=machine, progress=progress)
+    return api.run(opened, output=output, machine=machine, progress=progress)
 
 
 def _race(result: Any) -> list[list[Any]]:

@@ -93,11 +93,16 @@ class TableDataset:
         # A thread costs more than the hash of a text.
         self._hashes.update((index, content_hash(self.inputs[index])) for index in texts)
         missing = [index for index in missing if index not in self._hashes]
+        # One task a thread: one a file would cost as much as a small file's hash.
+        shares = [missing[start::_HASH_THREADS] for start in range(_HASH_THREADS)]
         with ThreadPoolExecutor(_HASH_THREADS) as pool:
-            self._hashes.update(
-                zip(missing, pool.map(content_hash, (self.inputs[index] for index in missing)), strict=True)
-            )
+            for found in pool.map(self._hashed, shares):
+                self._hashes.update(found)
         return [self._hashes[index] for index in wanted]
+
+    def _hashed(self, indices: Sequence[int]) -> dict[int, str]:
+        """Hash these items one after another."""
+        return {index: content_hash(self.inputs[index]) for index in indices}
 
     @property
     def fingerprint(self) -> str:
