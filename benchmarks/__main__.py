@@ -5,7 +5,18 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-NAMES = ("extract", "finetune", "faults", "text_encode", "fewshot", "ner", "text_transfer")
+NAMES = (
+    "extract",
+    "finetune",
+    "faults",
+    "text_encode",
+    "fewshot",
+    "ner",
+    "text_transfer",
+    "rank",
+    "labels",
+    "prove",
+)
 
 
 def main() -> int:

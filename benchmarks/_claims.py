@@ -65,8 +65,8 @@ def publish(name: str, claims: Sequence[Claim], *, rows: Sequence[Mapping[str, A
         "quick": quick,
         # A comparison of numpy's numbers is numpy's own bool, which JSON does not know.
         "claims": [{**asdict(claim), "met": bool(claim.met)} for claim in claims],
-        "machine": _machine(),
-        "versions": {package: _version(package) for package in PACKAGES},
+        "machine": machine_facts(),
+        "versions": {package: package_version(package) for package in PACKAGES},
         "rows": list(rows),
     }
     RESULTS.mkdir(exist_ok=True)
@@ -88,7 +88,7 @@ def table(claims: Sequence[Claim]) -> str:
     return "\n".join(["| claim | measured | goal | met |", "|---|---|---|---|", *lines])
 
 
-def _machine() -> dict[str, Any]:
+def machine_facts() -> dict[str, Any]:
     """Describe the machine: processor, cores this process may use, memory, system."""
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -102,7 +102,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
     """Return a package's installed version, or `absent`."""
     try:
         return importlib.metadata.version(package)

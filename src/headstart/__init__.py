@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headstart.api import audit, evaluate, explain, fit, load, plan, predict, run
+    from headstart.api import audit, evaluate, explain, fit, labels, load, plan, predict, prove, rank, run
     from headstart.core.errors import HeadstartError
     from headstart.core.machine import Machine
     from headstart.core.plan import Plan
@@ -35,9 +35,12 @@ _HOMES = {
     "from_arrays": "headstart.data",
     "from_texts": "headstart.data",
     "from_module": "headstart.encoders.module",
+    "labels": "headstart.api",
     "load": "headstart.api",
     "plan": "headstart.api",
     "predict": "headstart.api",
+    "prove": "headstart.api",
+    "rank": "headstart.api",
     "run": "headstart.api",
 }
 
@@ -60,9 +63,12 @@ __all__ = [
     "from_arrays",
     "from_module",
     "from_texts",
+    "labels",
     "load",
     "plan",
     "predict",
+    "prove",
+    "rank",
     "run",
 ]
 

@@ -1,18 +1,18 @@
-"""The verbs: plan, explain, run, fit, audit, evaluate, predict, load. `fit` is `plan` and then `run`."""
+"""The verbs: plan, explain, run, fit, audit, prove, evaluate, predict, load. `fit` is `plan` and then `run`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from headstart.core.errors import PlanError, nearest
 from headstart.core.machine import Machine, read_machine
 from headstart.core.plan import Plan
-from headstart.core.settings import Extract, FewShot, FineTune, Source, parse
+from headstart.core.settings import Auto, Extract, FewShot, FineTune, Source, parse
 from headstart.core.types import Audit, Prediction, Target
-from headstart.data import TableDataset, from_memory, open_dataset, require_targets
+from headstart.data import TableDataset, from_memory, open_dataset, require_targets, with_answers
 from headstart.evaluation import Evaluation
 from headstart.model import Model
 from headstart.planning import Opened, proposed, sections
@@ -20,19 +20,27 @@ from headstart.result import Result
 from headstart.store import Store
 from headstart.train.runtime import Context, Event, choose_device, ignore
 
+if TYPE_CHECKING:
+    from headstart.labelling import LabelReport
+    from headstart.proving.outcome import Proof
+    from headstart.select.rank import Ranking
+
 Data = str | Path | TableDataset | tuple[Sequence[Any], Sequence[Any]]
 """A folder, a table file, an opened dataset, or (pictures or texts, targets) in memory."""
 Progress = Callable[[Event], None]
 MethodName = Literal["auto", "extract", "fewshot", "finetune"]
 METHODS = ("auto", "extract", "fewshot", "finetune")
+AUTO = "auto"
+"""The encoder's name where the network shall be chosen."""
 Chosen = Extract | FewShot | FineTune
 
 
-def fit(
+def fit(  # noqa: PLR0913 - the front door: each is what a person asks for
     data: Data,
     *,
     encoder: str | None = None,
     method: MethodName | Chosen = "auto",
+    minutes: float | None = None,
     output: Path | None = None,
     settings: Mapping[str, Any] | None = None,
     baseline: bool = False,
@@ -42,8 +50,11 @@ def fit(
 
     `settings` are dotted keys such as {"finetune.layer_decay": 0.65, "data.group_column": "patient"}; `baseline`
     also trains the network from scratch, to show what transfer gained. A second run comes from the store.
+    With `encoder="auto"` the network is chosen: candidates whose weights are on this machine are ranked, the best race
+    by short fine-tunes, and the winner is trained, all within `minutes` (5 where not given).
     Raises HeadstartError (DataError, PlanError, EncoderError, ...) that says what to do.
     """
+    settings = settings if minutes is None else {**(settings or {}), "auto.minutes": minutes}
     opened = open_plan(data, encoder=encoder, method=method, settings=settings, machine=machine)
     return run(opened, output=output, baseline=baseline, machine=machine)
 
@@ -56,7 +67,10 @@ def plan(
     settings: Mapping[str, Any] | None = None,
     machine: Machine | None = None,
 ) -> Plan:
-    """Look at the data and return a fully resolved plan, without running it."""
+    """Look at the data and return a fully resolved plan, without running it.
+
+    With `encoder="auto"` candidates are ranked and raced, and the plan is the winner's.
+    """
     return open_plan(data, encoder=encoder, method=method, settings=settings, machine=machine).plan
 
 
@@ -67,20 +81,36 @@ def open_plan(
     method: MethodName | Chosen = "auto",
     settings: Mapping[str, Any] | None = None,
     machine: Machine | None = None,
+    progress: Progress = ignore,
 ) -> Opened:
-    """Return a plan together with the data and the network that were opened to make it; `run` takes either."""
+    """Return a plan together with the data and the network that were opened to make it; `run` takes either.
+
+    With `encoder="auto"` the network is chosen here, which takes most of the minutes allowed.
+    """
     given = sections(settings or {})
-    source = parse(Source, {"uri": _uri(data), **given.pop("data", {})}, what="--set data.*")
-    dataset = _opened(data, source)
-    require_targets(dataset, source=source.uri)
+    wish = _wish(given.pop("auto", {}), encoder)
+    source, dataset = _labelled(data, given.pop("data", {}))
     if isinstance(method, str) and method not in METHODS:
         raise PlanError(
             f"unknown method '{method}'{nearest(method, METHODS)}",
             expected=", ".join(METHODS),
             fix="correct the name",
         )
-    context = _context(machine or read_machine(), 0, ignore)
+    context = _context(machine or read_machine(), 0, progress)
+    if encoder == AUTO:
+        from headstart.select.auto import choose
+
+        return choose(dataset, source, wish, method=method, given=given, context=context)
     return proposed(dataset, source, encoder=encoder, method=method, given=given, context=context)
+
+
+def foresee(data: Data, *, settings: Mapping[str, Any] | None = None) -> str:
+    """Say in plain words which networks `encoder="auto"` would rank and race on some data; open none of them."""
+    from headstart.select.auto import foreseen
+
+    given = sections(settings or {})
+    _, dataset = _labelled(data, given.get("data", {}))
+    return foreseen(dataset, _wish(given.get("auto", {}), AUTO))
 
 
 def run(
@@ -140,6 +170,103 @@ def audit(
     if strict:
         refuse_grave(found)
     return found
+
+
+def rank(  # noqa: PLR0913 - each is what a person asks for
+    data: Data,
+    *,
+    candidates: Sequence[str] | None = None,
+    catalog: Path | None = None,
+    licence: str | None = None,
+    max_parameters_m: float | None = None,
+    max_gmacs: float | None = None,
+    offline: bool = False,
+    sample: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    machine: Machine | None = None,
+    progress: Progress = ignore,
+) -> Ranking:
+    """Rank pretrained networks for labelled data, the best first, by what is known of them and by a probe on the data.
+
+    `candidates` are names of the catalog (`catalog` is a file of the user's own beside it), all that suit by default;
+    those whose weights are on this machine are probed on at most `sample` items, outside the test split.
+    PlanError where no network passes, DataError where the data are too few, EncoderError where none can be loaded.
+    """
+    from headstart.select.rank import SAMPLE, considered
+    from headstart.select.rank import rank as ranked
+
+    source, dataset = _labelled(data, sections(settings or {}).get("data", {}))
+    entries = considered(
+        dataset, candidates, own=catalog, licence=licence, offline=offline, max_parameters_m=max_parameters_m,
+        max_gmacs=max_gmacs,
+    )  # fmt: skip
+    context = _context(machine or read_machine(), 0, progress)
+    return ranked(dataset, entries, source=source, context=context, sample=sample or SAMPLE)
+
+
+def prove(  # noqa: PLR0913 - each is what a person asks for
+    data: Data,
+    *,
+    encoder: str | None = None,
+    minutes: float = 15,
+    seeds: int = 5,
+    target: float = 0.9,
+    output: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    machine: Machine | None = None,
+    progress: Progress = ignore,
+) -> Proof:
+    """Prove what transfer gains on labelled data: frozen and fine-tuned beside training from scratch, and a verdict.
+
+    All arms see the same split, the same `seeds` and an equal time; scores are taken over label budgets too. `target`
+    is a score of interest, the time and the labels to which are told. With `output` a page and the JSON go there.
+    PlanError where the network is not pretrained; where the minutes are too few, what was cut is said, and the least
+    that would do. Interrupted, the same call goes on.
+    """
+    from headstart.proving.page import publish
+    from headstart.proving.proof import Question
+    from headstart.proving.proof import prove as proven
+
+    given = sections(settings or {})
+    source, dataset = _labelled(data, given.pop("data", {}))
+    question = Question(Path(source.uri).stem or "data", minutes, seeds, target)
+    context = _context(machine or read_machine(), 0, progress)
+    opened = proposed(dataset, source, encoder=encoder, method="finetune", given=given, context=context)
+    proof = proven(opened, question, context)
+    if output is not None:
+        publish(proof, output)
+    return proof
+
+
+def labels(
+    data: Data,
+    *,
+    next: int = 30,
+    encoder: str | None = None,
+    output: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    machine: Machine | None = None,
+    progress: Progress = ignore,
+) -> LabelReport:
+    """Find labels that are likely wrong and up to `next` unlabelled items worth labelling; write page and tables.
+
+    The data may have no labels at all, or no unlabelled item. The tables `wrong_labels.csv` and `next_labels.csv` at
+    `output` have a column to fill in; the setting `data.answers` gives them back, here and to `fit`. Without `output`
+    they go to `labels/NAME`, numbered where a table there is filled in already.
+    """
+    from headstart.labelling import find, free_folder, publish
+
+    if next < 0:
+        raise PlanError(f"{next} items to label next", expected="0 or more", fix="leave `next` out for 30")
+    given = sections(settings or {})
+    source = parse(Source, {"uri": _uri(data), **given.pop("data", {})}, what="--set data.*")
+    dataset = _opened(data, source, needs_label=False)
+    title = Path(source.uri).stem or "labels"
+    folder = free_folder(output, title)
+    context = _context(machine or read_machine(), 0, progress)
+    opened = proposed(dataset, source, encoder=encoder, method="extract", given=given, context=context)
+    found = find(opened, replace(context, seed=opened.plan.seed), count=next)
+    return publish(found, folder, title=title)
 
 
 def load(folder: str | Path) -> Model:
@@ -213,13 +340,31 @@ def _context(machine: Machine, seed: int, progress: Progress) -> Context:
     )
 
 
-def _opened(data: Data, source: Source) -> TableDataset:
-    """Open data of any kind."""
-    if isinstance(data, TableDataset):
-        return data
-    return (
-        from_memory(data[0], data[1], task=source.task) if isinstance(data, tuple) else open_dataset(source)
-    )
+def _wish(values: Mapping[str, Any], encoder: str | None) -> Auto:
+    """Return how a network is to be chosen; PlanError where one is named beside."""
+    if values and encoder != AUTO:
+        raise PlanError(
+            f"{', '.join(f'auto.{name}' for name in values)} set, but not --encoder auto",
+            expected="limits of the choice together with --encoder auto",
+            fix="add --encoder auto, or leave them out",
+        )
+    return parse(Auto, values, what="--set auto.*")
+
+
+def _labelled(data: Data, settings: Mapping[str, Any]) -> tuple[Source, TableDataset]:
+    """Open data that something can be learnt from."""
+    source = parse(Source, {"uri": _uri(data), **settings}, what="--set data.*")
+    dataset = _opened(data, source)
+    require_targets(dataset, source=source.uri)
+    return source, dataset
+
+
+def _opened(data: Data, source: Source, *, needs_label: bool = True) -> TableDataset:
+    """Open data of any kind; without `needs_label` they may have none."""
+    if not isinstance(data, (TableDataset, tuple)):
+        return open_dataset(source, needs_label=needs_label)
+    made = data if isinstance(data, TableDataset) else from_memory(data[0], data[1], task=source.task)
+    return with_answers(made, source)
 
 
 def _uri(data: Data) -> str:

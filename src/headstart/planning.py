@@ -15,22 +15,25 @@ from headstart.core.errors import DataError, PlanError, nearest
 from headstart.core.hashing import digest
 from headstart.core.plan import Plan
 from headstart.core.settings import Extract, FewShot, FineTune, Pretrained, Settings, Source, Split, parse
-from headstart.features.prefix import choose, measure
+from headstart.features.prefix import Figures, choose, measure
 from headstart.heads import LinearHead
 from headstart.model import open_encoder
 from headstart.recipes import Facts, propose
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from headstart.core.protocols import Encoder
     from headstart.core.types import Form
     from headstart.data import TableDataset
+    from headstart.result import Selection
     from headstart.train.runtime import Context
 
 DEFAULT_ENCODER = {"image": "efficientnet-lite0", "text": "minilm"}
 """The embedded network of each modality."""
 DISK_SHARE = 0.1
 """Share of the free disk that cached activations may take."""
-TIMED_ITEMS, TRIED_ITEMS = 8, 64
+TIMED_ITEMS, PACED_ITEMS, TRIED_ITEMS = 8, 16, 64
 BYTES_KEPT = 2
 """Bytes of a number that is cached (float16)."""
 KINDS = ("extract", "fewshot", "finetune")
@@ -38,11 +41,23 @@ KINDS = ("extract", "fewshot", "finetune")
 
 @dataclass(frozen=True)
 class Opened:
-    """A plan with its data open, and its network where that is open too, so that neither is opened twice."""
+    """A plan with its data open, and its network where that is open too, so that neither is opened twice.
+
+    `selection` says how the network was chosen where it was not named.
+    """
 
     plan: Plan
     dataset: TableDataset
     encoder: Encoder | None = None
+    selection: Selection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What fine-tuning should take here, in seconds: once (cached views of the frozen part), and each epoch."""
+
+    once: float
+    epoch: float
 
 
 def proposed(
@@ -60,21 +75,7 @@ def proposed(
     chosen = _with_vocabulary(chosen, dataset, context)
     opened = open_encoder(chosen, limits=source.limits)
     _require_modality(opened, dataset)
-    labelled = sum(target is not None for target in dataset.targets)
-    has_gpu = context.device.type != "cpu"
-    taught = sum(
-        target is not None and split != "test"
-        for target, split in zip(dataset.targets, dataset.splits, strict=True)
-    )
-    facts = Facts(
-        labelled,
-        len(dataset.labels),
-        has_gpu,
-        dataset.modality,
-        dataset.task,
-        chosen.weights != "random",
-        taught,
-    )
+    facts = facts_of(dataset, context, is_pretrained=chosen.weights != "random")
     last, start = propose(facts, method if isinstance(method, str) else method.kind)
     last = method if not isinstance(method, str) else last
     changes = {kind: given.pop(kind, {}) for kind in KINDS}
@@ -83,7 +84,7 @@ def proposed(
     # A cut keeps what was learnt before; an untrained network has nothing to keep.
     is_open = isinstance(last, FineTune) and not isinstance(method, FineTune) and last.train_last is None
     if is_open and facts.is_pretrained and "train_last" not in changes["finetune"]:
-        last = choose_cut(cast("FineTune", last), dataset, opened, context)
+        last = _kept_cut(cast("FineTune", last), dataset, opened, context)
     common: dict[str, Any] = {
         "task": dataset.task,
         "encoder": chosen.model_copy(update=_hashes(opened)),
@@ -97,16 +98,30 @@ def proposed(
     return Opened(parse(Plan, {**common, "method": last, "start": first}, what="the plan"), dataset, opened)
 
 
+def facts_of(dataset: TableDataset, context: Context, *, is_pretrained: bool = True) -> Facts:
+    """Return what a recipe needs to know of data and machine."""
+    splits = zip(dataset.targets, dataset.splits, strict=True)
+    return Facts(
+        num_items=sum(target is not None for target in dataset.targets),
+        num_classes=len(dataset.labels),
+        has_gpu=context.device.type != "cpu",
+        modality=dataset.modality,
+        task=dataset.task,
+        is_pretrained=is_pretrained,
+        num_taught=sum(target is not None and split != "test" for target, split in splits),
+    )
+
+
 def sections(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Turn dotted keys into nested ones; a PlanError names an unknown section."""
-    known = {"data", "split", "encoder", *KINDS, "seed"}
+    known = {"auto", "data", "split", "encoder", *KINDS, "seed"}
     nested: dict[str, Any] = {}
     for name, value in settings.items():
         section, _, key = name.partition(".")
         if section not in known or bool(key) == (section == "seed"):
             raise PlanError(
                 f"unknown setting '{name}'{nearest(section, known)}",
-                expected="data.*, split.*, encoder.*, extract.*, fewshot.*, finetune.* or seed",
+                expected="data.*, split.*, encoder.*, extract.*, fewshot.*, finetune.*, auto.* or seed",
                 fix="`headstart explain --schema` lists every setting",
             )
         if key:
@@ -136,6 +151,44 @@ def choose_cut(settings: FineTune, dataset: TableDataset, encoder: Encoder, cont
         return settings
     last = len(encoder.layer_groups()) - choice.depth
     return settings.model_copy(update={"train_last": last, "views": settings.views or choice.views})
+
+
+def _kept_cut(settings: FineTune, dataset: TableDataset, encoder: Encoder, context: Context) -> FineTune:
+    """Return what `choose_cut` gave first: it rests on timings, and the same call shall give the same plan."""
+    asked = settings.model_dump(mode="json")
+    data, spec = (dataset.fingerprint, dataset.task), encoder.spec
+    key = digest("cut", data, spec.name, spec.weights_sha256, spec.contract, asked, context.device.type)
+
+    def write(folder: Path) -> None:
+        chosen = choose_cut(settings, dataset, encoder, context)
+        (folder / "finetune.json").write_text(chosen.model_dump_json(), encoding="utf-8")
+
+    folder, _ = context.store.get_or("cuts-v1", key, write)
+    return FineTune.model_validate_json((folder / "finetune.json").read_text(encoding="utf-8"))
+
+
+def pace(plan: Plan, dataset: TableDataset, encoder: Encoder, context: Context, *, items: int) -> Pace:
+    """Return what the plan's fine-tuning on so many items should take here, by timing the part that trains on a few."""
+    settings = cast("FineTune", plan.method)
+    values = sample_values(dataset, encoder, PACED_ITEMS)
+    if not values:
+        return Pace(0.0, 0.0)
+    form: Form = "sequence" if plan.task == "tagging" else "pooled"
+    groups = len(encoder.layer_groups())
+    depth = 0 if settings.train_last is None else groups - settings.train_last
+    encoder.module.to(context.device)
+    head = LinearHead(encoder.spec.width[form], max(2, len(dataset.labels))).to(context.device)
+    inputs = encoder.batch(values).to(context.device)
+    figures = measure(encoder, head, inputs, form=form, context=context, depths=(depth,) if depth else ())
+    return _pace(figures[-1], settings, items)
+
+
+def _pace(figures: Figures, settings: FineTune, items: int) -> Pace:
+    """Sum a cut's figures over the items; where its output is not kept, the frozen part runs in every epoch."""
+    step = figures.step_seconds
+    if figures.depth and settings.views:
+        return Pace(items * settings.views * figures.prefix_seconds, items * step)
+    return Pace(0.0, items * (figures.prefix_seconds + step))
 
 
 def _deeper_half(

@@ -36,6 +36,55 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Shortlisted:
+    """A network in a ranking: the fine-tuned quality that was expected of it, or why it was not tried."""
+
+    network: str
+    expected: float
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A network at one rung of a race, after so many epochs: the validation quality of the better of its frozen and
+    fine-tuned self, and how much better the leader answered the same items (None: it leads).
+    """
+
+    network: str
+    epochs: int
+    score: float
+    is_tuned: bool
+    behind: Score | None
+    seconds: float
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the network was chosen: what was ranked, best first, how the finalists raced, and why this one."""
+
+    network: str
+    reasons: tuple[str, ...]
+    ranked: tuple[Shortlisted, ...] = ()
+    rungs: tuple[Rung, ...] = ()
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Selection:
+        """Read what `asdict` gave."""
+        rungs = [
+            {**row, "behind": Score(**row["behind"]) if row["behind"] else None} for row in values["rungs"]
+        ]
+        return cls(
+            values["network"],
+            tuple(values["reasons"]),
+            tuple(Shortlisted(**row) for row in values["ranked"]),
+            tuple(Rung(**row) for row in rungs),
+        )
+
+
+@dataclass(frozen=True)
 class Cost:
     """Wall-clock and processor seconds, peak memory of the process, and what the store spared."""
 
@@ -89,6 +138,8 @@ class Result:
     baseline: Baseline | None = None
     notes: tuple[str, ...] = ()
     modality: str = "image"
+    selection: Selection | None = None
+    """How the network was chosen, where it was not named."""
 
     def to_json(self) -> str:
         """Return everything but where things lie as JSON text."""
@@ -106,6 +157,7 @@ class Result:
             else None,
             "notes": list(self.notes),
             "modality": self.modality,
+            "selection": asdict(self.selection) if self.selection else None,
         }
         return json.dumps(values, indent=1, ensure_ascii=False)
 
@@ -126,6 +178,7 @@ class Result:
             baseline=_baseline(values["baseline"]) if values["baseline"] else None,
             notes=tuple(values["notes"]),
             modality=values.get("modality", "image"),
+            selection=Selection.from_json(values["selection"]) if values.get("selection") else None,
         )
 
 

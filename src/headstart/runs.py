@@ -25,7 +25,7 @@ from headstart.pipeline import execute
 from headstart.planning import Opened
 from headstart.report import card, render, to_json
 from headstart.report.document import versions
-from headstart.result import Baseline, Result
+from headstart.result import Baseline, Result, Selection
 from headstart.store import MANIFEST, drop_folder, explained, fault_of, replace_folder, seal
 from headstart.train.runtime import Context, Event
 from headstart.train.signals import stopping
@@ -59,7 +59,7 @@ def finished(
         inner = replace(context, progress=progress)
         folder = _alone(opened, inner, strict=strict)
         if baseline:
-            folder = _beside_scratch(plan, dataset, inner, folder)
+            folder = _beside_scratch(opened, inner, folder)
         result = _read(folder, dataset)
         if strict:  # A stored result is judged as a fresh one.
             refuse_grave(result.audit)
@@ -85,20 +85,21 @@ def scratch_plan(plan: Plan, num_items: int, *, modality: str) -> Plan:
 def _alone(opened: Opened, context: Context, *, strict: bool) -> Path:
     """Return the store's folder of a plan's result, running the plan where there is none."""
     plan, dataset = opened.plan, opened.dataset
-    key = digest("run", VERSION, plan.key)
+    key = digest("run", VERSION, plan.key, *_selected(opened))
     found = context.store.get(BUCKET, key)
     if found is not None:
         return found
-    checkpoints = context.store.root / "checkpoints-v1" / key
+    checkpoints = checkpoint_folder(plan, context)
     inner = replace(context, folder=checkpoints)
     outputs = execute(plan, dataset, inner, strict=strict, encoder=opened.encoder)
+    result = replace(outputs.result, selection=opened.selection)
     test = {"quality": np.asarray(outputs.test_quality, dtype=np.float64)}
 
     def write(folder: Path) -> None:
-        outputs.model.save(folder, facts=_facts(outputs.result))
+        outputs.model.save(folder, facts=_facts(result))
         save_file(test, folder / TEST)
         context.progress(Event("report"))
-        _write_result(outputs.result, outputs.model, dataset, folder)
+        _write_result(result, outputs.model, dataset, folder)
 
     folder = context.store.put(BUCKET, key, write)
     if checkpoints.exists():
@@ -106,10 +107,23 @@ def _alone(opened: Opened, context: Context, *, strict: bool) -> Path:
     return folder
 
 
-def _beside_scratch(plan: Plan, dataset: TableDataset, context: Context, folder: Path) -> Path:
+def checkpoint_folder(plan: Plan, context: Context) -> Path:
+    """Return where a plan's run keeps its checkpoints: one place, wherever on its schedule it shall end."""
+    if isinstance(plan.method, FineTune):
+        plan = plan.model_copy(update={"method": plan.method.model_copy(update={"stop_after": None})})
+    return context.store.root / "checkpoints-v1" / digest("run", VERSION, plan.key)
+
+
+def _selected(opened: Opened) -> tuple[Selection, ...]:
+    """Return what, beside the plan, decides a report: how the network was chosen."""
+    return (opened.selection,) if opened.selection else ()
+
+
+def _beside_scratch(opened: Opened, context: Context, folder: Path) -> Path:
     """Return the store's folder of the same result with the from-scratch baseline in its report."""
+    plan, dataset = opened.plan, opened.dataset
     against = scratch_plan(plan, len(dataset), modality=dataset.modality)
-    key = digest("run beside scratch", VERSION, plan.key, against.key)
+    key = digest("run beside scratch", VERSION, plan.key, against.key, *_selected(opened))
     found = context.store.get(BUCKET, key)
     if found is not None:
         return found

@@ -95,6 +95,7 @@ class FakeApi(SimpleNamespace):
         return SimpleNamespace(
             folder=self.folder,
             notes=("trained on 7 items",),
+            selection=None,
             audit=AUDIT,
             receipt=Receipt("w.safetensors", (TensorOrigin("w", (2,), "loaded"),)),
             race=(
@@ -443,14 +444,14 @@ def test_report_opens_the_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_models_lists_the_registry_and_what_can_be_had_here():
-    rows = {row["name"]: row["weights"] for row in json.loads(call("models", "--json").stdout)}
+    rows = {row["name"]: row["weights"] for row in json.loads(call("models", "--json").stdout)["names"]}
     assert "installed" in rows["efficientnet-lite0"]
     assert "HF_HUB_OFFLINE is set" in rows["timm:NAME"]
-    assert list(rows) == [row.split()[0] for row in call("models").stdout.splitlines()[1:]]
+    assert list(rows) == [row.split()[0] for row in call("models").stdout.splitlines()[1 : len(rows) + 1]]
 
 
 def test_models_can_be_searched():
-    assert [row["name"] for row in json.loads(call("models", "tiny-*", "--json").stdout)] == [
+    assert [row["name"] for row in json.loads(call("models", "tiny-*", "--json").stdout)["names"]] == [
         "tiny-cnn",
         "tiny-gru",
         "tiny-text-transformer",
@@ -663,8 +664,8 @@ def test_predict_tells_texts_from_files_and_reads_lines_from_standard_input(api:
 
 
 def test_models_of_texts_are_listed_with_what_they_are_for():
-    rows = {row["name"]: row for row in json.loads(call("models", "--json").stdout)}
+    rows = {row["name"]: row for row in json.loads(call("models", "--json").stdout)["names"]}
     for name in ("minilm", "recurrent:KIND", "transformers:NAME", "transformers:FOLDER", "tiny-gru"):
         assert rows[name]["for"] == "text"
     assert rows["timm:NAME"]["for"] == "image"
-    assert "so give a folder" in rows["transformers:NAME"]["weights"]
+    assert "give a folder" in rows["transformers:NAME"]["weights"]

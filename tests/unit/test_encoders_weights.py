@@ -13,12 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from headstart.core.errors import EncoderError, PlanError
+from headstart.core.plan import Plan
 from headstart.core.settings import Pretrained
 from headstart.core.types import InputContract
 from headstart.encoders._network import state_sha256
 from headstart.encoders._weights import fill
 from headstart.encoders.module import from_module
 from headstart.model import open_encoder
+from headstart.testing import check_encoder
 
 SMALL = "timm:test_resnet"
 
@@ -357,3 +359,32 @@ def test_a_module_takes_weights_from_a_file(tmp_path: Path) -> None:
     encoder = from_module(own(), {"all": ["0", "1", "3"]}, contract=CONTRACT, weights=weights)
     assert same(encoder.module, state)
     assert encoder.receipt.source == weights
+
+
+# -- arguments of an architecture -------------------------------------------------------------------------------
+
+
+def test_weights_from_tensorflow_get_its_padding_by_an_argument() -> None:
+    """Padding by "same" puts the odd pixel behind, which an even size at stride 2 shows."""
+    usual = opened("random", "timm:mobilenetv2_100")
+    same_padded = opened("random", "timm:mobilenetv2_100", arguments={"pad_type": "same"})
+    picture = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    assert same(usual.module, same_padded.module.state_dict())
+    with torch.inference_mode():
+        features = [encoder(picture, "map").value for encoder in (usual, same_padded)]
+    assert features[0].shape == features[1].shape
+    assert not torch.allclose(*features, rtol=1e-2, atol=1e-2)
+    check_encoder(same_padded)
+
+
+def test_an_argument_that_a_network_does_not_take_is_refused() -> None:
+    with pytest.raises(EncoderError, match=r"test_resnet cannot be made with \{'wings': 2\}.*wings"):
+        opened("random", arguments={"wings": 2})
+
+
+def test_arguments_are_part_of_the_plan_s_key() -> None:
+    plans = [
+        Plan(encoder=Pretrained(name=SMALL, arguments=arguments)) for arguments in ({}, {"pad_type": "same"})
+    ]
+    assert plans[0].key != plans[1].key
+    assert Plan.from_json(plans[1].to_json()) == plans[1]

@@ -15,8 +15,11 @@ from headstart.cli.cache import cache
 from headstart.cli.evaluate import evaluate
 from headstart.cli.explain import explain
 from headstart.cli.fit import fit
+from headstart.cli.labels import labels
 from headstart.cli.models import models
 from headstart.cli.predict import predict
+from headstart.cli.prove import prove
+from headstart.cli.rank import rank
 from headstart.cli.report import report
 
 EXIT_CODES = (
@@ -31,6 +34,7 @@ VERBS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (
         (
             "headstart fit photos/",
             "headstart fit photos/ --method finetune --set finetune.train_last=2 --output flowers",
+            "headstart fit photos/ --encoder auto --minutes 10",
             "headstart fit cases.csv --set data.label_column=diagnosis --set data.group_column=patient",
             "headstart fit reviews.csv --output reviews_model",
             "headstart fit essays.csv --set data.label_column=grade --set data.task=regression",
@@ -51,13 +55,47 @@ VERBS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (
     ),
     (evaluate, ("headstart evaluate flowers labelled/", "headstart evaluate reviews_model later.csv --json")),
     (report, ("headstart report flowers --open", "headstart report flowers --json")),
-    (models, ("headstart models", "headstart models 'resnet*' --source timm")),
+    (
+        rank,
+        (
+            "headstart rank photos/",
+            "headstart rank photos/ --offline --licence Apache-2.0 -o ranking.html",
+            "headstart rank reviews.csv --candidates minilm,transformers:distilbert-base-uncased --json",
+        ),
+    ),
+    (
+        prove,
+        (
+            "headstart prove photos/",
+            "headstart prove photos/ --minutes 5 --target 0.95 -o proof",
+            "headstart prove reviews.csv --encoder minilm --json",
+        ),
+    ),
+    (
+        models,
+        (
+            "headstart models",
+            "headstart models --for image --max-parameters 10 --licence permissive --sort accuracy",
+            "headstart models 'vit_*dinov2*' --offline",
+            "headstart models birds --catalog my_networks.toml",
+            "headstart models 'resnet*' --source timm",
+        ),
+    ),
     (
         explain,
         (
             "headstart explain photos/",
             "headstart explain photos/ --method finetune --json > plan.json",
             "headstart explain --schema",
+        ),
+    ),
+    (
+        labels,
+        (
+            "headstart labels photos/ --next 30",
+            "headstart labels photos/ --answers labels/photos/next_labels.csv --output second",
+            "headstart fit photos/ --set data.answers=labels/photos/next_labels.csv",
+            "headstart labels reviews.csv --next 0 --json",
         ),
     ),
     (audit, ("headstart audit photos/", "headstart audit reviews.csv --strict --json")),

@@ -48,7 +48,22 @@ Set = Annotated[
 ]
 Encoder = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Pretrained network; `headstart models` lists them."),
+    typer.Option(
+        metavar="NAME", help="Pretrained network (`headstart models` lists them), or auto: the best here."
+    ),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N", help="What --encoder auto may take in all; 5 where not given.", show_default=False
+    ),
+]
+Download = Annotated[
+    bool, typer.Option("--download", help="Let --encoder auto take networks from the hub too.")
+]
+Catalog = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Candidates of your own for --encoder auto.", show_default=False),
 ]
 Method = Annotated[str | None, typer.Option(metavar="NAME", help="auto, extract, fewshot or finetune.")]
 PlanFile = Annotated[
@@ -78,6 +93,12 @@ def settings_of(pairs: Sequence[str] | None) -> dict[str, Any]:
             )
         values[name.strip()] = _value(value.strip())
     return values
+
+
+def wishes(*, minutes: float | None, download: bool, catalog: Path | None) -> list[str]:
+    """Return the flags of --encoder auto as KEY=VALUE texts."""
+    given = {"minutes": minutes, "download": download or None, "catalog": str(catalog) if catalog else None}
+    return [f"auto.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
 
 
 def _value(text: str) -> Any:

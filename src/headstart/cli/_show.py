@@ -70,6 +70,7 @@ def result_lines(result: Result, report: Path) -> list[tuple[str, str]]:
     return [
         *audit_lines(result.audit),
         ("transfer", result.receipt.summary()),
+        *_selection_lines(result),
         *_race_lines(result),
         (_name(result.evaluation.primary.name), str(result.evaluation.primary)),
         *_baseline_lines(result),
@@ -85,6 +86,12 @@ def _name(score: str) -> str:
     return {"r2": "R2", "span_f1": "span F1", "macro_f1": "macro F1", "micro_f1": "micro F1"}.get(
         score, score.replace("_", " ")
     )
+
+
+def _selection_lines(result: Result) -> list[tuple[str, str]]:
+    """Say which network was chosen, and why."""
+    chosen = result.selection
+    return [("network", "\n".join([chosen.network, *chosen.reasons]))] if chosen else []
 
 
 def _race_lines(result: Result) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ import typer
 
 from headstart.cli import _options as options
 from headstart.cli._end import ends_cleanly
-from headstart.cli._plan import chosen_plan, plan_of
+from headstart.cli._plan import explain_plan
 from headstart.cli._show import print_json
 
 
@@ -21,6 +21,9 @@ def explain(
     encoder: options.Encoder = None,
     method: options.Method = None,
     plan_file: options.PlanFile = None,
+    minutes: options.Minutes = None,
+    download: options.Download = False,
+    catalog: options.Catalog = None,
     settings: options.Set = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of every setting.")] = False,
     store: options.Store = None,
@@ -36,11 +39,14 @@ def explain(
 
         print_json(Plan.model_json_schema())
         return
-    from headstart import api
-
     machine = options.machine(store=store, device=device, threads=threads)
-    chosen = chosen_plan(
-        data, plan_file=plan_file, encoder=encoder, method=method, settings=settings, machine=machine
+    settings = [*(settings or ()), *options.wishes(minutes=minutes, download=download, catalog=catalog)]
+    explain_plan(
+        data,
+        plan_file=plan_file,
+        encoder=encoder,
+        method=method,
+        settings=settings,
+        machine=machine,
+        json=json,
     )
-    plan = plan_of(chosen)
-    print_json(plan.model_dump(mode="json")) if json else print(api.explain(plan, machine=machine))

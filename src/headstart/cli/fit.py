@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headstart.cli import _options as options
 from headstart.cli._end import ends_cleanly
-from headstart.cli._plan import chosen_plan, plan_of
+from headstart.cli._plan import chosen_plan, explain_plan
 from headstart.cli._progress import progress
 from headstart.cli._show import print_json, print_lines, result_lines
 
@@ -29,6 +29,9 @@ def fit(
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where the model folder goes.")
     ] = None,
     plan_file: options.PlanFile = None,
+    minutes: options.Minutes = None,
+    download: options.Download = False,
+    catalog: options.Catalog = None,
     settings: options.Set = None,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Also train the same network from scratch, to show the gain.")
@@ -45,14 +48,18 @@ def fit(
     from headstart import api
 
     machine = options.machine(store=store, device=device, threads=threads)
-    chosen = chosen_plan(
-        data, plan_file=plan_file, encoder=encoder, method=method, settings=settings, machine=machine
-    )
+    settings = [*(settings or ()), *options.wishes(minutes=minutes, download=download, catalog=catalog)]
+    arguments: dict[str, Any] = {
+        "plan_file": plan_file,
+        "encoder": encoder,
+        "method": method,
+        "settings": settings,
+    }
     if dry_run:
-        plan = plan_of(chosen)
-        print_json(plan.model_dump(mode="json")) if json else print(api.explain(plan, machine=machine))
+        explain_plan(data, **arguments, machine=machine, json=json)
         return
     with progress(quiet=quiet) as show:
+        chosen = chosen_plan(data, **arguments, machine=machine, show=show)
         result = api.run(
             chosen, output=output, baseline=baseline, strict=strict, machine=machine, progress=show
         )

@@ -67,5 +67,6 @@ class Interrupted(HeadstartError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` for the known name closest to `name`, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+    close = sorted(difflib.get_close_matches(name, list(known)))  # Of names as close, the first.
+    best = max(close, key=lambda other: difflib.SequenceMatcher(None, other, name).ratio(), default=None)
+    return f" (did you mean '{best}'?)" if best else ""

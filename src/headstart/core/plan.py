@@ -66,10 +66,20 @@ class Plan(Settings):
 
 
 def _without_location(values: dict[str, Any]) -> dict[str, Any]:
-    """Drop where the data lie from a dumped plan and from the plans it continues."""
-    data = {name: value for name, value in values["data"].items() if name != "uri"}
+    """Drop where data and answers lie from a dumped plan and from the plans it continues."""
+    data = {name: value for name, value in values["data"].items() if name not in ("uri", "answers")}
     start = _without_location(values["start"]) if values["start"] else None
-    return {**values, "data": data, "start": start, "encoder": _by_content(values["encoder"])}
+    # A schedule that is run to its end is the one that older plans knew.
+    method = {
+        name: value for name, value in values["method"].items() if (name, value) != ("stop_after", None)
+    }
+    return {
+        **values,
+        "data": data,
+        "start": start,
+        "method": method,
+        "encoder": _by_content(values["encoder"]),
+    }
 
 
 def _by_content(encoder: dict[str, Any]) -> dict[str, Any]:

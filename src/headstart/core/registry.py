@@ -14,6 +14,8 @@ TABLE: dict[Kind, dict[str, str]] = {
     "modality": {"image": "headstart.modalities.image", "text": "headstart.modalities.text"},
     "encoder": {
         "efficientnet-lite0": "headstart.encoders.embedded:efficientnet_lite0",
+        "efficientnet-lite1": "headstart.encoders.embedded:efficientnet_lite1",
+        "efficientnet-lite2": "headstart.encoders.embedded:efficientnet_lite2",
         "minilm": "headstart.encoders.embedded:minilm",
         "recurrent": "headstart.encoders.recurrent:open_recurrent",
         "timm": "headstart.encoders.timm:open_timm",
@@ -21,6 +23,7 @@ TABLE: dict[Kind, dict[str, str]] = {
         "tiny-gru": "headstart.encoders.tiny_text:open_tiny_gru",
         "tiny-text-transformer": "headstart.encoders.tiny_text:open_tiny_text_transformer",
         "tiny-transformer": "headstart.encoders.tiny:open_tiny_transformer",
+        "torchvision": "headstart.encoders.torchvision:open_torchvision",
         "transformers": "headstart.encoders.transformers:open_transformers",
     },
     "task": {

@@ -31,6 +31,8 @@ class Source(Settings):
     split_column: str | None = None
     group_column: str | None = None
     domain_column: str | None = None
+    answers: str | tuple[str, ...] = ()
+    """Tables of `id` and `label` (`headstart labels` makes such) whose filled labels go before those of the data."""
     task: Literal["classification", "multilabel", "regression"] | None = None
     """What the labels are where their look misleads: classes, several labels an item, or numbers to predict."""
     max_bad: float = Field(default=0.01, ge=0, le=1)
@@ -39,6 +41,11 @@ class Source(Settings):
     """Larger pictures are refused before they are decoded (decompression bombs)."""
     max_characters: int = Field(default=200_000, gt=0)
     """Longer texts are refused (split them: a text is read in windows, never cut)."""
+
+    @property
+    def answer_files(self) -> tuple[str, ...]:
+        """The tables of answers, of which a later one goes before an earlier one."""
+        return (self.answers,) if isinstance(self.answers, str) else self.answers
 
     @property
     def limits(self) -> Limits:
@@ -84,6 +91,8 @@ class Pretrained(Settings):
     """Where the network's own files lie beside its weights (tokenizer, configuration)."""
     vectors: str | None = None
     """A text file of word vectors that the embedding of a recurrent network starts from."""
+    arguments: dict[str, bool | int | float | str] = {}
+    """Of the architecture in its library (timm, torchvision), such as pad_type = same for weights from TensorFlow."""
 
 
 class Extract(Settings):
@@ -112,6 +121,9 @@ class FineTune(Settings):
     train_last: int | None = Field(default=None, ge=0)
     """How many layer groups train (0: the head alone); None: all of them."""
     epochs: int = Field(default=10, ge=1, le=10_000)
+    stop_after: int | None = Field(default=None, ge=1)
+    """Epochs (of the head alone counted) after which training ends although the schedule goes on; None: at its end.
+    A race compares networks on the way."""
     head_epochs: int = Field(default=0, ge=0)
     """Epochs of the head alone first; 0 where a fitted head is there to start from."""
     schedule: Literal["cosine", "slanted"] = "cosine"
@@ -149,6 +161,19 @@ class FineTune(Settings):
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpoint_steps: int | None = Field(default=None, ge=1)
     """Steps between checkpoints inside an epoch; None: by time (each minute). An epoch's end always saves."""
+
+
+class Auto(Settings):
+    """How a network is chosen where none is named (`--encoder auto`)."""
+
+    minutes: float = Field(default=5, gt=0)
+    """What ranking, race and training of the winner may take together."""
+    finalists: int = Field(default=3, ge=1, le=20)
+    """The best of the ranking that race by short fine-tunes."""
+    download: bool = False
+    """Let candidates come from the hub too; else only those whose weights are on this machine."""
+    catalog: str | None = None
+    """A file of candidates of one's own, beside those that headstart knows."""
 
 
 class FewShot(Settings):
@@ -199,5 +224,5 @@ def parse(schema: type[T], values: Any, *, what: str) -> T:
 
 def _known(schema: type[BaseModel]) -> set[str]:
     """Return the field names of a schema and of every settings class (a key may sit in a nested one)."""
-    classes: list[type[BaseModel]] = [schema, Source, Split, Pretrained, Extract, FineTune, FewShot]
+    classes: list[type[BaseModel]] = [schema, Source, Split, Pretrained, Extract, FineTune, FewShot, Auto]
     return {name for item in classes for name in item.model_fields}

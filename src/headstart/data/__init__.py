@@ -6,28 +6,49 @@ from pathlib import Path
 
 from headstart.core.errors import DataError
 from headstart.core.settings import Source
+from headstart.data.answers import with_answers
 from headstart.data.arrays import from_arrays, from_memory, from_texts
 from headstart.data.dataset import TableDataset, require_targets
 from headstart.data.folders import open_folder
 from headstart.data.tables import is_table, open_table, open_tables
 from headstart.data.tagged import conll_files, is_conll, open_conll
 
-__all__ = ["TableDataset", "from_arrays", "from_memory", "from_texts", "open_dataset", "require_targets"]
+__all__ = [
+    "TableDataset",
+    "from_arrays",
+    "from_memory",
+    "from_texts",
+    "open_dataset",
+    "require_targets",
+    "with_answers",
+]
 
 
-def open_dataset(source: Source) -> TableDataset:
-    """Open a folder of class folders, a table or CoNLL files; DataError says what is missing and the fix."""
+def open_dataset(source: Source, *, needs_label: bool = True) -> TableDataset:
+    """Open a folder of class folders, a table or CoNLL files; DataError says what is missing and the fix.
+
+    Labels in the tables `source.answers` go before those of the data. Without `needs_label` data may have none at all.
+    """
     if not source.uri:
         raise DataError(
             "no data were given",
             expected="a folder, or a .csv, .tsv, .parquet, .jsonl or .conll file",
             fix="pass its path",
         )
+    return with_answers(_opened(source, needs_label=needs_label and not source.answer_files), source)
+
+
+def _opened(source: Source, *, needs_label: bool) -> TableDataset:
+    """Open data by their kind."""
     path = Path(source.uri).expanduser()
     if path.is_dir():
         if conll_files(path):
             return open_conll(path)
-        return open_tables(path, source) or open_folder(path)
+        return open_tables(path, source, needs_label=needs_label) or open_folder(
+            path, needs_label=needs_label
+        )
     if is_conll(path):
         return open_conll(path)
-    return open_table(path, source) if is_table(path) else open_folder(path)
+    if is_table(path):
+        return open_table(path, source, needs_label=needs_label)
+    return open_folder(path, needs_label=needs_label)

@@ -53,7 +53,10 @@ class Chosen:
 
 
 def choose(path: Path, columns: Columns, source: Source, *, needs_label: bool = True) -> Chosen:
-    """Return what each column means; DataError names a column that is missing and those that are there."""
+    """Return what each column means; DataError names a column that is missing and those that are there.
+
+    Without `needs_label` a table may have no column of labels.
+    """
     asked = {role: getattr(source, f"{role}_column") for role in GUESSES}
     labels = _label_columns(path, columns, asked.pop("label"))
     chosen = {role: require(path, columns, role, name) for role, name in asked.items() if name is not None}
@@ -67,11 +70,13 @@ def choose(path: Path, columns: Columns, source: Source, *, needs_label: bool = 
     roles = {**chosen, **guessed}
     if "path" not in roles and "text" not in roles:
         roles["text"] = guessed["text"] = _prose(path, columns, taken={*roles.values(), *labels})
-    if needs_label and "label" not in roles and not labels:
-        labels = _rest(path, columns, taken=set(roles.values()))
+    if "label" not in roles and not labels:
+        labels = _rest(columns, taken=set(roles.values()))
+        if needs_label and not labels:
+            raise _no_column(path, columns, "label", "no column that looks like the label")
         if len(labels) == 1:
             roles["label"] = guessed["label"] = labels[0]
-        else:
+        elif labels:
             guessed["labels"] = explain_items(labels, most=6)
     notes = [f"{role} = '{name}'" for role, name in guessed.items()]
     message, action = (
@@ -162,15 +167,15 @@ def _words_per_field(values: Sequence[object]) -> float:
     return sum(counts) / len(counts) if counts else 0.0
 
 
-def _rest(path: Path, columns: Columns, *, taken: set[str]) -> tuple[str, ...]:
-    """Return the only column that is left for the label, or several columns of yes and no."""
+def _rest(columns: Columns, *, taken: set[str]) -> tuple[str, ...]:
+    """Return the only column that is left for the label, or several columns of yes and no; nothing for neither."""
     left = tuple(name for name in columns if name not in taken)
     flags = tuple(name for name in left if _is_flag(columns[name]))
     if len(flags) > 1:
         return flags
     if len(left) == 1 and len(set(map(str, columns[left[0]]))) < len(columns[left[0]]):
         return left
-    raise _no_column(path, columns, "label", "no column that looks like the label")
+    return ()
 
 
 def _is_flag(values: Sequence[object]) -> bool:

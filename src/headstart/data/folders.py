@@ -33,13 +33,14 @@ _CONLL_2003: dict[str, str] = {"testa": "validation", "testb": "test"}
 _OURS = {"cachedir.tag", "thumbs.db", "desktop.ini"}
 
 
-def open_folder(root: Path) -> TableDataset:
+def open_folder(root: Path, *, needs_label: bool = True) -> TableDataset:
     """List the items of a folder: ROOT/[SPLIT/][DOMAIN/]CLASS/**/ITEM, the class being a folder's name.
 
     Items are pictures, or text files where there are more of these.
 
     Split folders are taken for such when a train folder is among them. A level of folders that hold no items
-    but the same class folders is taken for domains. DataError where there is nothing to learn from.
+    but the same class folders is taken for domains. DataError where there is nothing to learn from, or, without
+    `needs_label`, where there are no items.
     """
     if not root.is_dir():
         raise _no_folder(root)
@@ -64,7 +65,7 @@ def open_folder(root: Path) -> TableDataset:
                 empty.append(folder)
             rows.extend((path, folder.name, domain, split) for path in pictures)
         rows.extend((path, None, "", split) for path in _items(top, ignored, kinds, deep=False))
-    _require_items(root, rows, ignored, modality)
+    _require_items(root, rows, ignored, modality, needs_label=needs_label)
     rows.sort(key=lambda row: row[0].relative_to(root).as_posix())
     targets = [label for _, label, _, _ in rows]
     return TableDataset(
@@ -141,8 +142,10 @@ def _no_folder(root: Path) -> DataError:
     )
 
 
-def _require_items(root: Path, rows: list[_Row], ignored: list[Path], modality: ModuleType) -> None:
-    """Refuse an empty folder, and items that lie in no class folder."""
+def _require_items(
+    root: Path, rows: list[_Row], ignored: list[Path], modality: ModuleType, *, needs_label: bool
+) -> None:
+    """Refuse an empty folder and, with `needs_label`, items that all lie in no class folder."""
     noun, nouns = modality.NOUN
     if not rows:
         others = f" ({len(ignored)} other files, such as {ignored[0].name})" if ignored else ""
@@ -151,7 +154,7 @@ def _require_items(root: Path, rows: list[_Row], ignored: list[Path], modality: 
             expected=f"{root.name}/CLASS/{noun.upper()} with one of {' '.join(sorted(modality.EXTENSIONS))}",
             fix=f"put each class's {nouns} into a folder of its name",
         )
-    if all(label is None for _, label, _, _ in rows):
+    if needs_label and all(label is None for _, label, _, _ in rows):
         raise DataError(
             f"{root} holds {len(rows)} {nouns} but no class folders",
             expected=f"{root.name}/CLASS/{noun.upper()}, the folder's name being the class",

@@ -32,14 +32,18 @@ def is_table(path: Path) -> bool:
     return _ending(path) in TABLE_EXTENSIONS
 
 
-def open_table(path: Path, source: Source) -> TableDataset:
-    """Read a table; paths are relative to its folder. Row numbers in messages count the header as row 1."""
+def open_table(path: Path, source: Source, *, needs_label: bool = True) -> TableDataset:
+    """Read a table; paths are relative to its folder. Row numbers in messages count the header as row 1.
+
+    Without `needs_label` it may have no column of labels.
+    """
     columns, notes = read_table(path)
     first = first_row(path)
-    return _dataset(path, columns, source, notes, [f"row {row + first}" for row in range(_height(columns))])
+    ids = [f"row {row + first}" for row in range(_height(columns))]
+    return _dataset(path, columns, source, notes, ids, needs_label=needs_label)
 
 
-def open_tables(folder: Path, source: Source) -> TableDataset | None:
+def open_tables(folder: Path, source: Source, *, needs_label: bool = True) -> TableDataset | None:
     """Read the tables of a folder that are named train, dev (or validation) and test; None where there are no such.
 
     Each table is the split of its name, unless the settings name a split column. DataError where columns differ.
@@ -75,7 +79,7 @@ def open_tables(folder: Path, source: Source) -> TableDataset | None:
             Finding("splits-from-files", "info", f"splits taken from the names of files: {said}"),
         )
         source = source.model_copy(update={"split_column": "split"})
-    return _dataset(folder / first.name, columns, source, notes, ids)
+    return _dataset(folder / first.name, columns, source, notes, ids, needs_label=needs_label)
 
 
 def read_table(path: Path) -> tuple[dict[str, Sequence[object]], tuple[Finding, ...]]:
@@ -106,13 +110,19 @@ def texts_of(columns: Columns, name: str) -> list[str]:
 
 
 def _dataset(
-    path: Path, columns: Columns, source: Source, notes: tuple[Finding, ...], ids: list[str]
+    path: Path,
+    columns: Columns,
+    source: Source,
+    notes: tuple[Finding, ...],
+    ids: list[str],
+    *,
+    needs_label: bool,
 ) -> TableDataset:
     """Make the dataset of a table's columns; `ids` name its rows."""
     place = partial(_place, path.name, ids)
     if tagged := tagged_rows(path, columns, source, ids):
         return tagged
-    chosen = choose(path, columns, source)
+    chosen = choose(path, columns, source, needs_label=needs_label)
     if "path" in chosen.roles:
         names, inputs = table_paths(path, columns[chosen.roles["path"]], place)
         modality = "text" if all(item.suffix.lower() in text.EXTENSIONS for item in inputs) else "image"
@@ -136,9 +146,11 @@ def _dataset(
 
 
 def _targets(columns: Columns, chosen: Chosen, source: Source, place: partial[str]) -> Targets:
-    """Read the label column, or several."""
+    """Read the label column, or several; where there is none, no row has a target."""
     if chosen.labels:
         return read_label_columns({name: columns[name] for name in chosen.labels}, place=place)
+    if "label" not in chosen.roles:
+        return Targets([None] * _height(columns), source.task or "classification")
     return read_targets(columns[chosen.roles["label"]], task=source.task, place=place)
 
 

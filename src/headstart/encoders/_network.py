@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.fx.proxy import TraceError
 
 from headstart.core.errors import EncoderError
+from headstart.core.settings import Pretrained
 from headstart.core.types import (
     LIMITS,
     EncoderSpec,
@@ -277,6 +278,34 @@ class ImageEncoder:
 def _channels(shape: tuple[int, ...], *, last: bool) -> int:
     """Return the number of channels of a map [N, D, H, W], or [N, H, W, D] with `last`, of tokens or a vector."""
     return shape[1] if len(shape) == 4 and not last else shape[-1]
+
+
+def contract_of(
+    settings: Pretrained,
+    *,
+    size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    crop: float,
+    interpolation: Literal["bilinear", "bicubic"],
+) -> InputContract:
+    """Return the input contract of weights, given what they were trained on, with what the settings override."""
+    return InputContract(
+        size=(settings.image_size, settings.image_size) if settings.image_size else size,
+        mean=_per_channel(settings.mean or mean, settings.channels),
+        std=_per_channel(settings.std or std, settings.channels),
+        channels=settings.channels,
+        crop=crop,
+        interpolation=settings.interpolation or interpolation,
+        order=settings.order or "rgb",
+    )
+
+
+def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Return one number a channel: as given where they match, else the mean of the given ones for each."""
+    if len(values) == channels:
+        return tuple(float(value) for value in values)
+    return (float(sum(values) / len(values)),) * channels
 
 
 def state_sha256(module: nn.Module) -> str:

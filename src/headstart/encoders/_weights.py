@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import pickle
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +18,34 @@ from headstart.core.types import Receipt, TensorOrigin
 
 MIN_TRANSFERRED = 0.5
 """A backbone that got less than this share of its numbers from its weights did not load."""
+_SEED = 21
+"""Of weights that are not pretrained (the tiny networks' random ones have the same)."""
+
+Made = TypeVar("Made", bound=nn.Module)
+
+
+def seeded(make: Callable[[], Made]) -> Made:
+    """Make a network whose random weights are the same each time: a plan names weights by their hash."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(_SEED)
+        return make()
+
+
+def fit_channels(weight: Tensor, channels: int) -> Tensor:
+    """Sum or repeat a first convolution's three input channels [O, 3, H, W] so that its weight serves any number."""
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    repeated = weight.repeat(1, math.ceil(channels / 3), 1, 1)[:, :channels]
+    return repeated * (3 / channels)
+
+
+def unreachable(name: str, error: Exception) -> EncoderError:
+    """Return the error for pretrained weights that cannot be fetched."""
+    return EncoderError(
+        f"the pretrained weights of '{name}' cannot be fetched ({type(error).__name__}: {str(error)[:200]})",
+        expected="a reachable hub, or weights on this machine",
+        fix="connect, or give a file (--set encoder.weights=FILE.safetensors), or use --encoder efficientnet-lite0",
+    )
 
 
 def read_weights(path: str) -> dict[str, Tensor]:

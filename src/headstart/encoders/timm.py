@@ -9,16 +9,14 @@ from typing import Any
 import timm
 import torch
 from timm.layers.conv2d_same import Conv2dSame
-from timm.models import adapt_input_conv, group_parameters
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from headstart.core.errors import EncoderError, nearest
 from headstart.core.settings import Pretrained
 from headstart.core.types import LIMITS, EncoderSpec, InputContract, Limits
-from headstart.encoders._network import Architecture, ImageEncoder, groups_of
-from headstart.encoders._weights import fill, origins, read_weights
-
-_SEED = 21  # Of weights that are not pretrained (the tiny networks' random ones have the same).
+from headstart.encoders._network import Architecture, ImageEncoder, contract_of, groups_of
+from headstart.encoders._weights import fill, fit_channels, origins, read_weights, seeded, unreachable
 
 
 def open_timm(settings: Pretrained, *, limits: Limits = LIMITS) -> ImageEncoder:
@@ -72,22 +70,25 @@ def _create(name: str, settings: Pretrained) -> Any:
             expected="a name that `headstart models --source timm` lists",
             fix="correct the name",
         )
-    wanted: dict[str, Any] = {"in_chans": settings.channels}
-    if settings.image_size is not None:
-        wanted["img_size"] = settings.image_size
+    wanted: dict[str, Any] = {"in_chans": settings.channels, **settings.arguments}
     try:
-        return _seeded(name, wanted)
-    except TypeError:
-        # Convolutional networks take any size and have no such argument.
-        wanted.pop("img_size", None)
-        return _seeded(name, wanted)
+        if settings.image_size is not None:
+            with contextlib.suppress(
+                TypeError
+            ):  # Convolutional networks take any size and have no such argument.
+                return _made(name, {**wanted, "img_size": settings.image_size})
+        return _made(name, wanted)
+    except TypeError as error:
+        raise EncoderError(
+            f"timm's {name} cannot be made with {dict(settings.arguments)}: {error}",
+            expected="arguments that the network takes",
+            fix="correct encoder.arguments, or leave it out",
+        ) from error
 
 
-def _seeded(name: str, wanted: Mapping[str, Any]) -> nn.Module:
-    """Create a network whose random weights are the same each time: a plan names weights by their hash."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(_SEED)
-        return timm.create_model(name, pretrained=False, **wanted)
+def _made(name: str, wanted: Mapping[str, Any]) -> nn.Module:
+    """Create a network of random weights."""
+    return seeded(lambda: timm.create_model(name, pretrained=False, **wanted))
 
 
 def _hub_state(name: str) -> Mapping[str, Tensor]:
@@ -95,11 +96,7 @@ def _hub_state(name: str) -> Mapping[str, Tensor]:
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # The hub client raises a dozen kinds of errors, none of them a common base.
-        raise EncoderError(
-            f"the pretrained weights of '{name}' cannot be fetched ({type(error).__name__}: {str(error)[:200]})",
-            expected="a reachable hub, or weights on this machine",
-            fix="connect, or give a file (--set encoder.weights=FILE.safetensors), or use --encoder efficientnet-lite0",
-        ) from error
+        raise unreachable(name, error) from error
 
 
 def _fit_channels(body: Any, state: Mapping[str, Tensor], channels: int) -> dict[str, Tensor]:
@@ -107,7 +104,7 @@ def _fit_channels(body: Any, state: Mapping[str, Tensor], channels: int) -> dict
     first = body.pretrained_cfg.get("first_conv")
     names = [first] if isinstance(first, str) else list(first or ())
     return {
-        f"{name}.weight": adapt_input_conv(channels, state[f"{name}.weight"])
+        f"{name}.weight": fit_channels(state[f"{name}.weight"], channels)
         for name in names
         if f"{name}.weight" in state and state[f"{name}.weight"].shape[1] == 3 and channels != 3
     }
@@ -121,24 +118,14 @@ def _head_names(body: Any) -> tuple[str, ...]:
 
 def _contract(facts: Mapping[str, Any], settings: Pretrained) -> InputContract:
     """Return the input contract of the weights, with what the settings override."""
-    size = (settings.image_size,) * 2 if settings.image_size else tuple(facts["input_size"][-2:])
-    return InputContract(
-        size=(int(size[0]), int(size[1])),
-        mean=_per_channel(settings.mean or facts["mean"], settings.channels),
-        std=_per_channel(settings.std or facts["std"], settings.channels),
-        channels=settings.channels,
+    return contract_of(
+        settings,
+        size=(int(facts["input_size"][-2]), int(facts["input_size"][-1])),
+        mean=facts["mean"],
+        std=facts["std"],
         crop=float(facts.get("crop_pct") or 0.875),
-        interpolation=settings.interpolation
-        or ("bicubic" if facts.get("interpolation") == "bicubic" else "bilinear"),
-        order=settings.order or "rgb",
+        interpolation="bicubic" if facts.get("interpolation") == "bicubic" else "bilinear",
     )
-
-
-def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Return one number a channel: as given where they match, else the mean of the given ones for each."""
-    if len(values) == channels:
-        return tuple(float(value) for value in values)
-    return (float(sum(values) / len(values)),) * channels
 
 
 class FixedSame(nn.Conv2d):

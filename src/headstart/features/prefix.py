@@ -283,9 +283,16 @@ def choose(
 
 
 def measure(
-    encoder: Encoder, head: nn.Module, inputs: Tensor, *, form: Form, context: Context
+    encoder: Encoder,
+    head: nn.Module,
+    inputs: Tensor,
+    *,
+    form: Form,
+    context: Context,
+    depths: Sequence[int] | None = None,
 ) -> tuple[Figures, ...]:
-    """Time each possible cut on a few collated items: forward of the prefix, forward and backward of the rest.
+    """Time each possible cut (or those at `depths`) on a few collated items: forward of the prefix, forward and
+    backward of the rest.
 
     Depth 0 is the whole network; depths at which the encoder cannot be cut are left out. Weights stay as they are.
     """
@@ -298,7 +305,7 @@ def measure(
         try:
             forward = _seconds(lambda: _forward(whole, inputs)) / len(inputs)
             rows = [Figures(0, 0.0, _step_seconds(whole, head, inputs), 0)]
-            for depth in range(1, len(encoder.layer_groups()) + 1):
+            for depth in range(1, len(encoder.layer_groups()) + 1) if depths is None else depths:
                 parts = encoder.split(depth, form)
                 if parts is not None:
                     rows.append(_measure_cut(depth, parts, head, inputs, forward))

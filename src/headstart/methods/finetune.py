@@ -176,7 +176,7 @@ def _loop_settings(
         "validation": validation.fingerprint,
         "classes": list(model.task.labels),
         "encoder": {"name": spec.name, "weights": spec.weights_sha256},
-        "settings": settings,
+        "settings": settings.model_copy(update={"stop_after": None}),
     }
     return LoopSettings(
         stage="finetune",
@@ -191,6 +191,7 @@ def _loop_settings(
         freeze_statistics=settings.freeze_statistics,
         chance=model.task.chance([training[index].target for index in range(len(training))]),
         quality=model.task.quality_name,
+        stop_after=settings.stop_after,
         identity=identity,
     )
 

@@ -44,6 +44,19 @@ class Outputs:
     material: Material
 
 
+@dataclass
+class Begun:
+    """A run up to its heads: ready to be trained, or scored as it is; `course` says how the heads raced."""
+
+    plan: Plan
+    model: Model
+    material: Material
+    form: Form
+    extraction: Extract
+    ledger: Ledger
+    course: Course
+
+
 def execute(
     plan: Plan, dataset: TableDataset, context: Context, *, strict: bool, encoder: Encoder | None = None
 ) -> Outputs:
@@ -51,6 +64,16 @@ def execute(
 
     `encoder` is the plan's network where it is open already; its weights may be changed.
     """
+    begun = begin(plan, dataset, context, strict=strict, encoder=encoder)
+    begun.course = train(begun)
+    with begun.ledger.stage("evaluate"):
+        return _evaluated(begun)
+
+
+def begin(
+    plan: Plan, dataset: TableDataset, context: Context, *, strict: bool, encoder: Encoder | None = None
+) -> Begun:
+    """Encode and audit the items, split them and race heads over their features, as `execute` does before it trains."""
     ledger = Ledger(context)
     if not plan.split.respect:
         dataset = dataset.with_splits([None] * len(dataset))
@@ -73,14 +96,34 @@ def execute(
         with ledger.stage("heads"):
             race, suspects = extract_heads(model, material, extraction, form, context, ledger)
             course, material = Course(race), with_suspects(material, suspects)
+    return Begun(plan, model, material, form, extraction, ledger, course)
+
+
+def train(begun: Begun) -> Course:
+    """Train the model of a run as its plan says, in place, and return how that went."""
+    tuning, ledger = begun.plan.method, begun.ledger
+    given = begun.model, begun.material
     if isinstance(tuning, FewShot):
         with ledger.stage("fewshot"):
-            course = learn_few(model, material, tuning, course.race, form, context)
-    elif tuning is not None:
+            return learn_few(*given, tuning, begun.course.race, begun.form, ledger.context)
+    if isinstance(tuning, FineTune):
         with ledger.stage("finetune"):
-            course = tune(model, material, tuning, course.race, form, context, extraction=extraction)
-    with ledger.stage("evaluate"):
-        return _evaluated(plan, model, material, form, ledger, course)
+            race, form = begun.course.race, begun.form
+            return tune(*given, tuning, race, form, ledger.context, extraction=begun.extraction)
+    return begun.course
+
+
+def outputs_for(begun: Begun, rows: Sequence[int]) -> Any:
+    """Return the head's outputs for some of the run's items, from the features at hand if the network is unchanged."""
+    model, material, ledger = begun.model, begun.material, begun.ledger
+    is_extracted = (
+        not begun.course.history or model.encoder.spec.weights_sha256 == begun.plan.encoder.weights_sha256
+    )
+    if is_extracted:
+        return model.logits_of(material.part(rows), begun.form)
+    return model.logits_of(
+        ledger.count(model.encode(material.dataset.subset(rows), ledger.context)), model.head.form
+    )
 
 
 def _form(task: Task, encoder: Encoder, extraction: Extract) -> Form:
@@ -122,17 +165,12 @@ def _check_weights(plan: Plan, encoder: Encoder) -> None:
         )
 
 
-def _evaluated(
-    plan: Plan, model: Model, material: Material, form: Form, ledger: Ledger, course: Course
-) -> Outputs:
+def _evaluated(begun: Begun) -> Outputs:
     """Score the test items, once, with the model that was chosen without them."""
+    plan, model, material, course = begun.plan, begun.model, begun.material, begun.course
     rows, task = material.rows("test"), model.task
     test, targets = material.dataset.subset(rows), material.targets(rows)
-    is_extracted = not course.history or model.encoder.spec.weights_sha256 == plan.encoder.weights_sha256
-    if is_extracted:
-        outputs = model.logits_of(material.part(rows), form)
-    else:
-        outputs = model.logits_of(ledger.count(model.encode(test, ledger.context)), model.head.form)
+    outputs = outputs_for(begun, rows)
     probabilities = model.probabilities(outputs)
     evaluation = task.evaluate(
         probabilities, targets, domains=test.domains if any(test.domains) else None, groups=_named(test.groups),
@@ -145,7 +183,7 @@ def _evaluated(
     )
     result = Result(
         plan=plan, folder=Path(), evaluation=evaluation, audit=material.audit, receipt=model.encoder.receipt,
-        race=course.race, history=course.history, cost=ledger.cost(), predictions=predictions, notes=course.notes,
+        race=course.race, history=course.history, cost=begun.ledger.cost(), predictions=predictions, notes=course.notes,
         modality=model.encoder.spec.modality,
     )  # fmt: skip
     return Outputs(result, model, task.item_quality(probabilities, targets), material)

@@ -89,10 +89,10 @@ def material_of(plan: Plan, dataset: TableDataset, whole: Encoded, found: Outcom
     row_of = {index: row for row, index in enumerate(whole.indices)}
     features = take(whole.features, [row_of[index] for index in found.keep])
     encoded = replace(whole, features=features, indices=tuple(range(len(kept))))
-    return Material(kept, encoded, _clusters(kept.groups, found.ties), found.audit)
+    return Material(kept, encoded, clusters(kept.groups, found.ties), found.audit)
 
 
-def _clusters(groups: Sequence[str], ties: Sequence[tuple[int, int]]) -> list[str]:
+def clusters(groups: Sequence[str], ties: Sequence[tuple[int, int]]) -> list[str]:
     """Return for each item the name of what it must stay with: its group, its twins, and theirs."""
     name = [group or f"#{row}" for row, group in enumerate(groups)]
     leader: dict[str, str] = {}

@@ -22,6 +22,8 @@ from headstart.pipeline.material import Material
 from headstart.result import Candidate
 from headstart.train.runtime import Context
 
+GIVEN_UP = "fine-tuning was given up, the extracted head is kept: "
+"""How a note begins that tells of a training that failed."""
 LINEAR: tuple[Literal["logistic", "ridge"], ...] = ("logistic", "ridge")
 """Heads that fine-tuning can begin from."""
 
@@ -57,7 +59,7 @@ def tune(
     except TrainingError as error:
         if not race:
             raise
-        notes = (f"fine-tuning was given up, the extracted head is kept: {error.given}; {error.fix}",)
+        notes = (f"{GIVEN_UP}{error.given}; {error.fix}",)
     else:
         model.head = model.head.cpu().eval()
         outputs = model.logits_of(model.encode(validation, context), model.head.form)

@@ -170,6 +170,7 @@ def _training(result: Result, spec: EncoderSpec) -> str:
     audit, plan = result.audit, result.plan
     rows = [
         f"Encoder: {spec.name} ({spec.licence or 'licence unknown'}), {result.receipt.summary()}.",
+        *([f"Chosen: {'; '.join(result.selection.reasons)}."] if result.selection else []),
         f"Method: {plan.method.kind}, seed {plan.seed}. Plan `{plan.key[:12]}` is in `headstart.json`.",
         f"Data: {count(audit.num_kept, nouns(result)[0])} of {audit.num_items:,} kept by the audit.",
         f"Versions: {', '.join(f'{name} {number}' for name, number in versions().items())}.",

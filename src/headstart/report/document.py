@@ -34,6 +34,7 @@ def to_json(result: Result) -> dict[str, Any]:
         "baseline": _baseline(result.baseline) if result.baseline else None,
         "audit": plain(result.audit),
         "receipt": _receipt(result.receipt),
+        "selection": plain(result.selection),
         "race": plain(result.race),
         "history": plain(result.history),
         "cost": plain(result.cost),

@@ -116,14 +116,24 @@ class _Run:
         """Run from the position to the end."""
         if self.position.validated < 0:
             self.close_epoch(validate)
-        while not self.position.finished:
+        while not self.is_over:
             with closing(self.batches()) as batches:
                 self.run_to_end(batches, validate)
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether the run is finished, or has come as far as this call shall."""
+        return self.position.finished or self.position.validated >= self.settings.last
+
+    @property
+    def total(self) -> int:
+        """Steps that this call takes in all, those before it counted."""
+        return self.settings.last * self.source.steps
 
     def run_to_end(self, batches: Iterator[Batch], validate: Validate) -> None:
         """Take steps and close epochs until finished."""
         position, steps = self.position, self.source.steps
-        while not position.finished:
+        while not self.is_over:
             if position.step // steps > position.validated:
                 self.close_epoch(validate)
                 continue
@@ -135,7 +145,7 @@ class _Run:
     def batches(self) -> Generator[Batch, None, None]:
         """Yield the batches that are left."""
         steps = self.source.steps
-        left = range(self.position.step, self.settings.epochs * steps)
+        left = range(self.position.step, self.total)
         return prefetch(
             self.source,
             ((step // steps, step % steps) for step in left),
@@ -165,9 +175,8 @@ class _Run:
         position.loss_sum += value * len(batch)
         position.items += len(batch)
         self.watch(value)
-        total = self.settings.epochs * self.source.steps
         self.context.progress(
-            Event(self.settings.stage, step + 1, total, "", {"loss": value, "epoch": epoch + 1})
+            Event(self.settings.stage, step + 1, self.total, "", {"loss": value, "epoch": epoch + 1})
         )
 
     def gradient(self, batch: Batch) -> float:
@@ -266,9 +275,8 @@ class _Run:
             row["stage"] = float(sum(group.opens < epoch for group in self.groups) - 1)
             position.history.append(row)
         position.loss_sum, position.items = 0.0, 0
-        total = self.settings.epochs * self.source.steps
         text = f"epoch {epoch}: validation {self.settings.quality} {score.quality:.3f}, loss {score.loss:.3f}"
-        self.context.progress(Event(self.settings.stage, position.step, total, text, row))
+        self.context.progress(Event(self.settings.stage, position.step, self.total, text, row))
 
     def count_time(self) -> None:
         """Add the time since the last look to the run's seconds."""
@@ -299,6 +307,10 @@ class _Run:
         scores = [Validation(*score) for score in position.scores]
         best = position.best_epoch
         history, notes = tuple(position.history), tuple(position.notes)
+        if not position.finished:
+            notes += (
+                f"training ended after epoch {position.validated} of {self.settings.epochs}, as asked for",
+            )
         return Trained(history, scores[0], scores[best], best, position.step, notes)
 
     def note(self, text: str) -> None:
@@ -308,8 +320,7 @@ class _Run:
 
     def tell(self, text: str) -> None:
         """Tell a sentence."""
-        total = self.settings.epochs * self.source.steps
-        self.context.progress(Event(self.settings.stage, self.position.step, total, text))
+        self.context.progress(Event(self.settings.stage, self.position.step, self.total, text))
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
@@ -340,6 +351,9 @@ class _Run:
             return
         state = dict(found.state)
         refuse_changes(state["identity"], self.identity, folder=self.checkpoints.folder)
+        if state["validated"] > self.settings.last:
+            self.tell(f"{found.folder.name} is beyond epoch {self.settings.last}: training begins anew")
+            return
         self.position = Position(**{name: state[name] for name in asdict(self.position)})
         self.position.scores = [(loss, accuracy) for loss, accuracy in self.position.scores]
         self.gradients.micro = self.position.micro

@@ -47,7 +47,14 @@ class LoopSettings:
     chance: float | None = None
     quality: str = "accuracy"
     """What the validation's quality is called."""
+    stop_after: int | None = None
+    """Epochs after which this call ends; a later one, with the same checkpoints, goes on from there."""
     identity: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        """The epoch with which this call ends at the latest."""
+        return min(self.stop_after or self.epochs, self.epochs)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,68 @@
+"""The recorded runs that headstart ships: `python -m benchmarks._history` writes them anew from the ground truth."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _ground_truth
+from benchmarks._zoo import NETWORKS
+from headstart.select.history import History, Run, Traits
+
+SHIPPED = Path(__file__).parents[1] / "src/headstart/select/facts/history.json"
+DIGITS = 4
+"""Digits of a quality that are kept."""
+
+
+def main() -> int:
+    """Write the file and say what is in it."""
+    history = history_of(_ground_truth.read())
+    names = [field.name for field in fields(Run)]
+    networks = {
+        name: {key: value for key, value in asdict(traits).items() if value == value}  # JSON has no NaN.
+        for name, traits in history.traits.items()
+    }
+    rows = [
+        ["image", "classification", *(_short(getattr(run, name)) for name in names)] for run in history.runs
+    ]
+    whole = {"networks": networks, "columns": ["modality", "task", *names], "runs": rows}
+    lines = json.dumps(whole, indent=1).replace("\n   ", " ").replace("\n  ]", " ]").replace("\n  }", " }")
+    SHIPPED.write_text(lines + "\n")
+    print(f"{len(rows)} runs of {len(networks)} networks on {history.num_sets} data sets: {SHIPPED}")
+    return 0
+
+
+def history_of(rows: Sequence[Mapping[str, Any]]) -> History:
+    """Return the ground truth's rows as recorded runs, with what is known of the networks."""
+    known = {network.name: Traits.of(network.entry()) for network in NETWORKS}
+    return History(
+        tuple(_run(row) for row in rows), {name: known[name] for name in {row["model"] for row in rows}}
+    )
+
+
+def _run(row: Mapping[str, Any]) -> Run:
+    """Return a row of the ground truth as a recorded run."""
+    probe = max((row["frozen_cv"][kind] for kind in ("linear", "knn")), key=lambda one: one["score"])
+    return Run(
+        model=row["model"],
+        data=row["data"],
+        fine_tuned=row["test"],
+        frozen=probe["score"],
+        frozen_error=probe["standard_error"],
+        n_train=row["n_train"],
+        n_test=row["n_test"],
+    )
+
+
+def _short(value: Any) -> Any:
+    """Round a quality; what was not measured stays NaN nowhere."""
+    assert not (isinstance(value, float) and math.isnan(value)), "every row has its probe"
+    return round(value, DIGITS) if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

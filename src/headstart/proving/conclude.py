@@ -1,0 +1,229 @@
+"""What the runs of all arms say: curves, paired differences, times, laws, the verdict, and what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headstart.proving.arms import ARMS
+from headstart.proving.budgets import counted
+from headstart.proving.causes import causes_of
+from headstart.proving.differences import crossed_gain
+from headstart.proving.growth import growth_of
+from headstart.proving.outcome import (
+    ArmFound,
+    Budget,
+    Difference,
+    Lap,
+    Point,
+    Proof,
+    Reached,
+    Scored,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from headstart.proving.bench import Bench
+    from headstart.proving.proof import Done, Question
+    from headstart.proving.schedule import Schedule
+
+TUNED_OVER_FROZEN = ("finetune", "frozen")
+
+
+def _pairs() -> list[tuple[str, str]]:
+    """Return which arms are compared: each that transfers with training from scratch, and the tuned with the frozen."""
+    return [*((name, "scratch") for name, arm in ARMS.items() if arm.is_transfer), TUNED_OVER_FROZEN]
+
+
+def concluded(
+    bench: Bench, question: Question, budgets: Sequence[Budget], done: Done, schedule: Schedule
+) -> Proof:
+    """Return what the runs say."""
+    arms = tuple(_arm(bench, name, budgets, done) for name in ARMS if _complete(done, name, budgets[-1]))
+    differences = tuple(
+        _difference(bench, pair, budget, done)
+        for budget in budgets
+        for pair in _pairs()
+        if _both(done, pair, budget)
+    )
+    full = [one for one in differences if one.budget == budgets[-1]]
+    deciding = _deciding(arms, full)
+    verdict, reason = _verdict(arms, deciding)
+    negative = _negative(full, done, budgets[-1])
+    causes = ()
+    if negative:
+        runs = {name: done.scored.get((name, budgets[-1].n), []) for name in ARMS}
+        lost = any(
+            (one.arm, one.against) == TUNED_OVER_FROZEN for one in full if one.score.high < 0
+        ) or _kept_start(runs)
+        causes = causes_of(bench, runs, epochs=schedule.finetune_epochs, lost_to_frozen=lost)
+    trained = [arm for arm in arms if ARMS[arm.name].trains]
+    targets = _targets(arms, question.target)
+    return Proof(
+        title=question.title, task=bench.task.name, modality=bench.dataset.modality,
+        encoder=bench.tuning.encoder.name, quality=bench.task.quality_name,
+        num_items=len(bench.dataset), num_test=len(bench.material.rows("test")),
+        num_seeds=max((len(arm.final.scores) for arm in trained), default=question.seeds),
+        minutes=question.minutes, seconds=bench.encode_seconds + done.seconds(*ARMS), verdict=verdict, reason=reason,
+        arms=arms, differences=differences, deciding=deciding,
+        reached=tuple(_reached(arm, target) for target in targets for arm in arms),
+        growth=tuple(growth_of(arm, target, seed=bench.context.seed) for arm in arms for target in targets
+                     if len(arm.points) > 2),
+        negative=negative, causes=causes, cuts=schedule.cuts, notes=_notes(bench, arms, done),
+        least_minutes=schedule.least_minutes,
+    )  # fmt: skip
+
+
+def _complete(done: Done, name: str, budget: Budget) -> bool:
+    """Tell whether an arm was run on all labels."""
+    return bool(done.scored.get((name, budget.n))) and name not in done.failed
+
+
+def _both(done: Done, pair: tuple[str, str], budget: Budget) -> bool:
+    """Tell whether both arms were run on a budget."""
+    return all(done.scored.get((name, budget.n)) and name not in done.failed for name in pair)
+
+
+def _arm(bench: Bench, name: str, budgets: Sequence[Budget], done: Done) -> ArmFound:
+    """Sum up an arm."""
+    arm = ARMS[name]
+    points = [_point(done.scored[name, budget.n]) for budget in budgets if (name, budget.n) in done.scored]
+    runs = done.scored[name, budgets[-1].n]
+    before = bench.encode_seconds if arm.is_transfer else 0.0
+    seconds = before + float(np.mean([one.seconds for one in runs]))
+    validation = float(np.mean([one.validation for one in runs]))
+    course = _course(runs, before) if arm.trains else (Lap(seconds, validation),)
+    return ArmFound(
+        name=name, title=arm.title, is_transfer=arm.is_transfer, points=tuple(points), seconds=seconds,
+        validation=validation, epochs=max(one.epochs for one in runs), course=course,
+        kept=counted([one.chosen for one in runs]),
+    )  # fmt: skip
+
+
+def _point(runs: Sequence[Scored]) -> Point:
+    """Sum up the seeds of a budget."""
+    scores = tuple(one.score for one in runs)
+    return Point(runs[0].budget, scores, float(np.mean(scores)), min(scores), max(scores))
+
+
+def _course(runs: Sequence[Scored], before: float) -> tuple[Lap, ...]:
+    """Return seconds and validation quality after each epoch, the mean over the seeds that came so far."""
+    longest = max(len(one.laps) for one in runs)
+    laps: list[Lap] = []
+    for place in range(longest):
+        there = [one.laps[place] for one in runs if len(one.laps) > place]
+        if 2 * len(there) < len(runs):  # Of fewer, the mean would jump.
+            break
+        seconds = float(np.mean([lap.seconds for lap in there]))
+        laps.append(Lap(before + seconds, float(np.mean([lap.quality for lap in there]))))
+    return tuple(laps)
+
+
+def _difference(bench: Bench, pair: tuple[str, str], budget: Budget, done: Done) -> Difference:
+    """Compare two arms on the same test items, seed by seed."""
+    ours, theirs = (done.quality[name, budget.n] for name in pair)
+    num_seeds = min(len(ours), len(theirs))
+    gain = np.stack(ours[:num_seeds]) - np.stack(theirs[:num_seeds])
+    groups = [bench.dataset.groups[row] for row in bench.material.rows("test")]
+    score = crossed_gain(gain, name="difference", groups=groups, seed=bench.context.seed)
+    return Difference(*pair, budget, num_seeds, score)
+
+
+def _deciding(arms: Sequence[ArmFound], full: Sequence[Difference]) -> Difference | None:
+    """Return the difference between the transferred arm that validates best and training from scratch.
+
+    Which arm that is, items decide that are not tested on.
+    """
+    transferred = [arm for arm in arms if arm.is_transfer]
+    if not transferred:
+        return None
+    best = max(transferred, key=lambda arm: arm.validation)
+    return next((one for one in full if (one.arm, one.against) == (best.name, "scratch")), None)
+
+
+def _verdict(arms: Sequence[ArmFound], deciding: Difference | None) -> tuple[Verdict, str]:
+    """Judge by the interval of the deciding difference."""
+    if deciding is None:
+        return (
+            "undecided",
+            "training from scratch was cut or failed, so there is nothing to compare the transfer with",
+        )
+    title = next(arm.title for arm in arms if arm.name == deciding.arm)
+    seeds = f"{deciding.num_seeds} seeds, at an equal cost"
+    if deciding.score.low > 0:
+        return "worth it", f"{title} answers the same test items better than training from scratch ({seeds})"
+    if deciding.score.high < 0:
+        return (
+            "not worth it",
+            f"training from scratch answers the same test items better than {title} ({seeds})",
+        )
+    return (
+        "undecided",
+        f"{title} and training from scratch may be equally good: more test items would tell ({seeds})",
+    )
+
+
+def _kept_start(runs: Mapping[str, Sequence[Scored]]) -> bool:
+    """Tell whether fine-tuning lost to its own start, on validation items, with most seeds."""
+    tuned = runs.get("finetune", [])
+    return bool(tuned) and 2 * sum(not one.is_tuned for one in tuned) > len(tuned)
+
+
+def _negative(full: Sequence[Difference], done: Done, budget: Budget) -> tuple[str, ...]:
+    """Name every transfer that made things worse."""
+    lost = [
+        f"{ARMS[one.arm].title} is worse than {ARMS[one.against].title} on the same test items"
+        for one in full
+        if one.score.high < 0
+    ]
+    runs = {"finetune": done.scored.get(("finetune", budget.n), [])}
+    if _kept_start(runs):
+        count = sum(not one.is_tuned for one in runs["finetune"])
+        lost.append(
+            f"fine-tuning lost to the head that it started from on validation items with {count} of "
+            f"{len(runs['finetune'])} seeds, and the head was kept"
+        )
+    return tuple(lost)
+
+
+def _targets(arms: Sequence[ArmFound], target: float) -> tuple[float, ...]:
+    """Return the scores that are asked about: the last of training from scratch, and the chosen one."""
+    scratch = next((arm for arm in arms if arm.name == "scratch"), None)
+    last = [max(lap.quality for lap in scratch.course)] if scratch and scratch.course else []
+    return tuple(dict.fromkeys([*last, target]))
+
+
+def _reached(arm: ArmFound, target: float) -> Reached:
+    """Return when an arm first reaches a score."""
+    seconds = next((lap.seconds for lap in arm.course if lap.quality >= target - 1e-9), None)
+    return Reached(arm.name, target, seconds)
+
+
+def _notes(bench: Bench, arms: Sequence[ArmFound], done: Done) -> tuple[str, ...]:
+    """Say what a reader must know."""
+    notes = list(done.notes)
+    scratch = next((arm for arm in arms if arm.name == "scratch"), None)
+    if scratch:
+        dearest = max((arm for arm in arms if arm.is_transfer), key=lambda arm: arm.seconds)
+        size = ARMS["scratch"].plan(bench, dearest.final.budget, None).encoder.image_size
+        where = f" at {size} px" if size else ""
+        fair = "as long as" if scratch.seconds >= 0.98 * dearest.seconds else "less than"
+        notes.append(
+            f"training from scratch got {fair} the dearest other arm: {scratch.seconds:.0f} s a run "
+            f"({scratch.epochs} epochs{where}) beside {dearest.seconds:.0f} s of “{dearest.title}”, encoding counted"
+        )
+    return (*notes, *(note for name, arm in ARMS.items() if arm.trains for note in _run_notes(name, done)))
+
+
+def _run_notes(name: str, done: Done) -> list[str]:
+    """Say what the runs of an arm said of themselves, alike ones once."""
+    runs = [one for (arm, _), found in done.scored.items() if arm == name for one in found]
+    said = [(one.partition("(")[0].partition(":")[0].strip(), one) for run in runs for one in run.notes]
+    told = {kind: note for kind, note in reversed(said) if "stopped early" not in kind}
+    often = dict(counted([kind for kind, _ in said]))
+    return [
+        f"{ARMS[name].title}, {often[kind]} of {len(runs)} runs: {note}"
+        for kind, note in sorted(told.items())
+    ]

@@ -1,0 +1,116 @@
+"""A proof as one HTML page with its curves, and as JSON beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+from markupsafe import Markup
+
+from headstart.core.registry import resolve
+from headstart.proving import said
+from headstart.proving.picture import Line, lines
+from headstart.proving.schedule import minutes
+from headstart.report import metrics, words
+from headstart.report.document import versions
+from headstart.report.texts import safe
+from headstart.store import atomic_write, explained
+
+if TYPE_CHECKING:
+    from headstart.proving.outcome import Proof
+
+PAGE, DATA = "proof.html", "proof.json"
+STYLE = """
+.proof { width: 100%; max-width: 46rem; }
+.proof .band { stroke: none; opacity: 0.16; }
+.proof .law { stroke-dasharray: 3 4; stroke-width: 1.25; }
+.proof .target { stroke: var(--quiet); stroke-dasharray: 2 3; }
+.proof polyline { fill: none; stroke-width: 2; }
+.proof .frozen { --own: var(--soft); }
+.proof .finetune { --own: var(--accent); }
+.proof .scratch { --own: var(--miss); }
+.proof polyline, .proof circle { stroke: var(--own, var(--quiet)); }
+.proof circle, .proof .band { fill: var(--own, var(--quiet)); }
+.big strong.verdict { font-size: 2.6rem; }
+.yes { color: var(--miss); font-weight: 600; }
+"""
+
+
+def publish(proof: Proof, folder: Path) -> Path:
+    """Write page and JSON into a folder and return the page's path; StoreError where that cannot be."""
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / DATA, proof.to_json().encode())
+        atomic_write(folder / PAGE, render(proof).encode("utf-8", "replace"))
+    return folder / PAGE
+
+
+def render(proof: Proof) -> str:
+    """Return the page.
+
+    Names are untrusted and shown escaped; a content security policy allows the page its own style sheet alone.
+    """
+    css = files("headstart.report").joinpath("templates/report.css").read_text(encoding="utf-8")
+    style = Markup(css + STYLE)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = files("headstart.proving").joinpath("proof.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        proof=proof,
+        title=safe(proof.title),
+        style=style,
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        by_labels=by_labels(proof),
+        by_time=by_time(proof),
+        metric=metrics.metric(proof.quality),
+        nouns=resolve("modality", proof.modality).NOUN,
+        rows=said.arm_rows(proof),
+        versions=versions(),
+        today=datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
+        said=said,
+        minutes=minutes,
+        metrics=metrics,
+        words=words,
+    )
+
+
+def by_labels(proof: Proof) -> Markup:
+    """Draw the scores over label budgets, each with the range of its seeds, and the fitted laws."""
+    drawn = [
+        Line(
+            arm.title, arm.name, tuple((point.budget.n, point.value) for point in arm.points),
+            band=tuple((point.low, point.high) for point in arm.points),
+        )
+        for arm in proof.arms
+    ]  # fmt: skip
+    most = max((point.budget.n for arm in proof.arms for point in arm.points), default=1)
+    least = min((point.budget.n for arm in proof.arms for point in arm.points), default=1)
+    for law in {one.arm: one for one in proof.growth if one.power}.values():
+        steps = [least * (2 * most / least) ** (place / 40) for place in range(41)]
+        fitted = tuple((n, 1 - law.floor - law.factor * n**-law.power) for n in steps)
+        drawn.append(Line("", f"{law.arm} law", fitted))
+    return lines(drawn, across="labels", up=metrics.metric(proof.quality).title, targets=_targets(proof))
+
+
+def by_time(proof: Proof) -> Markup:
+    """Draw the validation scores on all labels over the seconds of one run."""
+    drawn = [
+        Line(arm.title, arm.name, tuple((lap.seconds, lap.quality) for lap in arm.course))
+        for arm in proof.arms
+        if arm.course
+    ]
+    return lines(
+        drawn, across="seconds of one run", up=f"{metrics.metric(proof.quality).title} on validation items",
+        targets=_targets(proof),
+    )  # fmt: skip
+
+
+def _targets(proof: Proof) -> tuple[float, ...]:
+    """Return the scores that are asked about."""
+    return tuple(dict.fromkeys(one.target for one in proof.reached))

@@ -1,0 +1,1 @@
+"""Which pretrained network to start from: the catalog, the ranking, the race."""

@@ -1,0 +1,175 @@
+"""The prior over networks and how a probe corrects it: by hand where there is little, by simulation where much."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from headstart.select.history import Run, Traits
+from headstart.select.prior import (
+    BELIEFS,
+    BETWEEN,
+    DEVIATIONS,
+    DISCREPANCY,
+    WITHIN,
+    Prior,
+    combine,
+    discrepancy_of,
+    prior,
+    scale_of,
+    z_scores,
+)
+
+SMALL, MIDDLE, LARGE = (
+    Traits(size, size / 5, score, "in1k") for size, score in ((1, 60), (10, 70), (100, 80))
+)
+THREE = {"small": SMALL, "middle": MIDDLE, "large": LARGE}
+
+
+def _runs(qualities: dict[str, dict[str, float]]) -> list[Run]:
+    """Return runs of fine-tuned qualities by data set and network."""
+    return [Run(model, data, value) for data, row in qualities.items() for model, value in row.items()]
+
+
+def test_z_scores_compare_networks_on_one_data_set() -> None:
+    found = z_scores(_runs({"a": {"x": 0.7, "y": 0.8, "z": 0.9}, "b": {"x": 0.1, "y": 0.2}}))
+    assert found["a"] == pytest.approx({"x": -math.sqrt(1.5), "y": 0.0, "z": math.sqrt(1.5)})
+    assert "b" not in found  # Two networks are too few.
+
+
+def test_qualities_that_chance_alone_would_spread_as_much_say_little() -> None:
+    def score(n_test: int) -> float:
+        runs = [
+            Run(name, "a", value, n_test=n_test) for name, value in (("x", 0.70), ("y", 0.72), ("z", 0.74))
+        ]
+        return z_scores(runs)["a"]["z"]
+
+    variance = 2 / 3 * 0.02**2
+    chance = (0.7 * 0.3 + 0.72 * 0.28 + 0.74 * 0.26) / 3 * 0.5
+    assert score(0) == pytest.approx(math.sqrt(1.5))
+    assert score(1000) == pytest.approx(math.sqrt(1.5) * (1 - chance / 1000 / variance))
+    assert score(100) == 0.0
+
+
+def test_networks_that_are_all_alike_have_a_z_score_of_zero() -> None:
+    assert set(z_scores(_runs({"a": {"x": 0.9, "y": 0.9, "z": 0.9}}))["a"].values()) == {0.0}
+
+
+def test_without_runs_size_and_imagenet_score_decide() -> None:
+    found = prior(THREE, [])
+    assert found.mean.tolist() == sorted(found.mean.tolist())
+    steps = {"parameters": math.log(10), "gmacs": math.log(10), "imagenet": 10}
+    by_hand = sum(BELIEFS[name] * step / DEVIATIONS[name] for name, step in steps.items())
+    assert found.mean == pytest.approx([-by_hand, 0, by_hand])
+    assert found.variance == pytest.approx([BETWEEN + WITHIN] * 3)
+    assert found.num_sets.tolist() == [0, 0, 0]
+
+
+def test_what_a_size_counts_for_does_not_depend_on_the_other_candidates() -> None:
+    giant = Traits(1000, 200, 90, "in1k")
+    few, many = prior(THREE, []).mean, prior({**THREE, "giant": giant}, []).mean
+    assert few[2] - few[0] == pytest.approx(many[2] - many[0])
+
+
+def test_an_unknown_imagenet_score_counts_as_the_mean_of_the_known() -> None:
+    unknown = Traits(10, 2, math.nan, "own")
+    found = prior({**THREE, "unknown": unknown}, [])
+    assert found.mean[3] == pytest.approx(found.mean[1], abs=0.02)
+
+
+def test_runs_on_other_data_outweigh_what_size_says() -> None:
+    runs = _runs({f"set {index}": {"small": 0.9, "middle": 0.8, "large": 0.7} for index in range(8)})
+    found = prior(THREE, runs)
+    assert found.mean[0] > found.mean[1] > found.mean[2]
+    assert found.variance.max() < BETWEEN + WITHIN
+    assert found.num_sets.tolist() == [8, 8, 8]
+
+
+def test_kinds_of_pretraining_are_learnt_for_networks_that_never_ran() -> None:
+    kinds = {f"{kind} {index}": Traits(10, 2, 70, kind) for kind in ("good", "bad") for index in range(4)}
+    ran = {name: (0.9 if name.startswith("good") else 0.6) for name in kinds if not name.endswith("3")}
+    found = prior(kinds, _runs({f"set {index}": ran for index in range(5)}))
+    by_name = dict(zip(kinds, found.mean, strict=True))
+    assert by_name["good 3"] - by_name["bad 3"] > 0.8
+
+
+def test_the_prior_recovers_simulated_networks_from_noisy_data_sets() -> None:
+    draw = np.random.default_rng(0)
+    traits = {f"n{index}": Traits(10, 2, math.nan, "") for index in range(20)}
+    true = draw.normal(size=20)
+    sets = {
+        f"set {index}": dict(zip(traits, (true + draw.normal(size=20)).tolist(), strict=True))
+        for index in range(10)
+    }
+    found: Any = spearmanr(prior(traits, _runs(sets)).mean, true)
+    assert found.statistic > 0.9
+
+
+def _known(mean: list[float], variance: float = 0.5) -> Prior:
+    """Return a prior that is equally sure of each network."""
+    return Prior(np.array(mean), np.full(len(mean), variance), np.zeros(len(mean), int))
+
+
+def test_a_probe_is_weighed_against_the_prior_by_the_inverse_of_their_variances() -> None:
+    known, quality = _known([1.0, 0.0, -1.0]), np.array([0.7, 0.8, 0.9])
+    error = np.full(3, 0.02)
+    scale = scale_of(known, quality, error, discrepancy=0.5, spread=0.05)
+    found = combine(known, quality, error, discrepancy=0.5, spread=0.05)
+    noise = 0.5 + (0.02 / scale) ** 2
+    share = noise / (noise + 0.5)
+    assert found.prior_share == pytest.approx([share] * 3)
+    assert found.mean[2] == pytest.approx(-share + (1 - share) * 0.1 / scale)
+    assert found.variance == pytest.approx([share * 0.5] * 3)
+
+
+def test_the_scale_takes_noise_off_the_spread_of_the_probe() -> None:
+    known, quality = _known([0.0, 0.0]), np.array([0.6, 0.8])
+    by_hand = math.sqrt((max(0.02 - 0.01, 0) / (0.5 + 0.5) + 2 * 0.05**2) / 3)
+    assert scale_of(known, quality, np.full(2, 0.1), discrepancy=0.5, spread=0.05) == pytest.approx(by_hand)
+
+
+def test_a_coarse_probe_leaves_the_order_to_the_prior_and_a_fine_one_turns_it() -> None:
+    known, quality = _known([1.0, 0.0, -1.0]), np.array([0.80, 0.82, 0.84])
+    coarse = combine(known, quality, np.full(3, 0.10), discrepancy=0.1, spread=0.02)
+    fine = combine(known, quality, np.full(3, 0.002), discrepancy=0.1, spread=0.02)
+    assert coarse.mean.argmax() == 0
+    assert fine.mean.argmax() == 2
+    assert (coarse.prior_share > fine.prior_share).all()
+
+
+def test_a_network_that_was_not_probed_keeps_its_prior() -> None:
+    known = _known([1.0, 0.0, -1.0])
+    found = combine(
+        known, np.array([np.nan, 0.7, 0.8]), np.array([np.nan, 0.01, 0.01]), discrepancy=0.2, spread=0.05
+    )
+    assert found.mean[0] == 1.0
+    assert found.prior_share[0] == 1.0
+
+
+def test_without_any_probe_the_prior_stands() -> None:
+    known = _known([1.0, 0.0])
+    found = combine(known, np.full(2, np.nan), np.full(2, np.nan), discrepancy=0.2, spread=0.05)
+    assert found.mean.tolist() == [1.0, 0.0]
+
+
+def test_the_discrepancy_of_a_probe_is_believed_until_runs_tell_it() -> None:
+    traits = {f"n{index}": Traits(10, 2, math.nan, "") for index in range(12)}
+    assert discrepancy_of(traits, []) == pytest.approx(DISCREPANCY)
+    draw = np.random.default_rng(0)
+
+    def runs(noise: float) -> list[Run]:
+        rows: list[Run] = []
+        for data in range(8):
+            true = draw.normal(size=12)
+            probe = true + noise * draw.normal(size=12)
+            rows += [
+                Run(name, str(data), *pair)
+                for name, *pair in zip(traits, true.tolist(), probe.tolist(), strict=True)
+            ]
+        return rows
+
+    assert discrepancy_of(traits, runs(0.1)) < 0.15 < discrepancy_of(traits, runs(3.0))
