@@ -1,4 +1,7 @@
-"""The verbs: plan, explain, run, fit, audit, prove, evaluate, predict, load. `fit` is `plan` and then `run`."""
+"""The verbs: plan, explain, run, fit, audit, rank, prove, labels, evaluate, predict, load.
+
+`fit` is `plan` and then `run`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from headstart.core.errors import PlanError, nearest
 from headstart.core.machine import Machine, read_machine
 from headstart.core.plan import Plan
-from headstart.core.settings import Auto, Extract, FewShot, FineTune, Source, parse
+from headstart.core.settings import Auto, Extract, FewShot, FineTune, Prove, Rank, Source, Split, parse
 from headstart.core.types import Audit, Prediction, Target
 from headstart.data import TableDataset, from_memory, open_dataset, require_targets, with_answers
 from headstart.evaluation import Evaluation
@@ -35,12 +38,11 @@ AUTO = "auto"
 Chosen = Extract | FewShot | FineTune
 
 
-def fit(  # noqa: PLR0913 - the front door: each is what a person asks for
+def fit(
     data: Data,
     *,
     encoder: str | None = None,
     method: MethodName | Chosen = "auto",
-    minutes: float | None = None,
     output: Path | None = None,
     settings: Mapping[str, Any] | None = None,
     baseline: bool = False,
@@ -51,10 +53,9 @@ def fit(  # noqa: PLR0913 - the front door: each is what a person asks for
     `settings` are dotted keys such as {"finetune.layer_decay": 0.65, "data.group_column": "patient"}; `baseline`
     also trains the network from scratch, to show what transfer gained. A second run comes from the store.
     With `encoder="auto"` the network is chosen: candidates whose weights are on this machine are ranked, the best race
-    by short fine-tunes, and the winner is trained, all within `minutes` (5 where not given).
+    by short fine-tunes, and the winner is trained, all within the setting `auto.minutes`.
     Raises HeadstartError (DataError, PlanError, EncoderError, ...) that says what to do.
     """
-    settings = settings if minutes is None else {**(settings or {}), "auto.minutes": minutes}
     opened = open_plan(data, encoder=encoder, method=method, settings=settings, machine=machine)
     return run(opened, output=output, baseline=baseline, machine=machine)
 
@@ -172,45 +173,38 @@ def audit(
     return found
 
 
-def rank(  # noqa: PLR0913 - each is what a person asks for
+def rank(
     data: Data,
     *,
     candidates: Sequence[str] | None = None,
-    catalog: Path | None = None,
-    licence: str | None = None,
-    max_parameters_m: float | None = None,
-    max_gmacs: float | None = None,
-    offline: bool = False,
-    sample: int | None = None,
     settings: Mapping[str, Any] | None = None,
     machine: Machine | None = None,
     progress: Progress = ignore,
 ) -> Ranking:
     """Rank pretrained networks for labelled data, the best first, by what is known of them and by a probe on the data.
 
-    `candidates` are names of the catalog (`catalog` is a file of the user's own beside it), all that suit by default;
-    those whose weights are on this machine are probed on at most `sample` items, outside the test split.
+    `candidates` are names of the catalog, all that suit by default; the settings `rank.*` limit them. Those whose
+    weights are on this machine are probed on a sample outside the test split: the data's own, or the one that `fit`
+    with the same settings draws.
     PlanError where no network passes, DataError where the data are too few, EncoderError where none can be loaded.
     """
-    from headstart.select.rank import SAMPLE, considered
+    from headstart.select.rank import considered
     from headstart.select.rank import rank as ranked
 
-    source, dataset = _labelled(data, sections(settings or {}).get("data", {}))
-    entries = considered(
-        dataset, candidates, own=catalog, licence=licence, offline=offline, max_parameters_m=max_parameters_m,
-        max_gmacs=max_gmacs,
-    )  # fmt: skip
-    context = _context(machine or read_machine(), 0, progress)
-    return ranked(dataset, entries, source=source, context=context, sample=sample or SAMPLE)
+    given = sections(settings or {})
+    source, dataset = _labelled(data, given.pop("data", {}))
+    limits = parse(Rank, given.pop("rank", {}), what="--set rank.*")
+    split = parse(Split, given.pop("split", {}), what="--set split.*")
+    context = _context(machine or read_machine(), given.pop("seed", 0), progress)
+    _refuse_left(given, expected="rank.*, data.*, split.* or seed")
+    entries = considered(dataset, candidates, limits)
+    return ranked(dataset, entries, source=source, context=context, sample=limits.sample, split=split)
 
 
-def prove(  # noqa: PLR0913 - each is what a person asks for
+def prove(
     data: Data,
     *,
     encoder: str | None = None,
-    minutes: float = 15,
-    seeds: int = 5,
-    target: float = 0.9,
     output: Path | None = None,
     settings: Mapping[str, Any] | None = None,
     machine: Machine | None = None,
@@ -218,8 +212,9 @@ def prove(  # noqa: PLR0913 - each is what a person asks for
 ) -> Proof:
     """Prove what transfer gains on labelled data: frozen and fine-tuned beside training from scratch, and a verdict.
 
-    All arms see the same split, the same `seeds` and an equal time; scores are taken over label budgets too. `target`
-    is a score of interest, the time and the labels to which are told. With `output` a page and the JSON go there.
+    All arms see the same split, the same seeds and an equal time; scores are taken over label budgets too. The settings
+    `prove.*` say how many minutes and seeds, and the score to which time and labels are told. With `output` a page and
+    the JSON go there.
     PlanError where the network is not pretrained; where the minutes are too few, what was cut is said, and the least
     that would do. Interrupted, the same call goes on.
     """
@@ -229,7 +224,8 @@ def prove(  # noqa: PLR0913 - each is what a person asks for
 
     given = sections(settings or {})
     source, dataset = _labelled(data, given.pop("data", {}))
-    question = Question(Path(source.uri).stem or "data", minutes, seeds, target)
+    asked = parse(Prove, given.pop("prove", {}), what="--set prove.*")
+    question = Question(Path(source.uri).stem or "data", **asked.model_dump())
     context = _context(machine or read_machine(), 0, progress)
     opened = proposed(dataset, source, encoder=encoder, method="finetune", given=given, context=context)
     proof = proven(opened, question, context)
@@ -349,6 +345,14 @@ def _wish(values: Mapping[str, Any], encoder: str | None) -> Auto:
             fix="add --encoder auto, or leave them out",
         )
     return parse(Auto, values, what="--set auto.*")
+
+
+def _refuse_left(given: Mapping[str, Any], *, expected: str) -> None:
+    """Refuse settings that a verb has no use for."""
+    if given:
+        raise PlanError(
+            f"{', '.join(given)} set, which plays no part here", expected=expected, fix="leave it out"
+        )
 
 
 def _labelled(data: Data, settings: Mapping[str, Any]) -> tuple[Source, TableDataset]:

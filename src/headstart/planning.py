@@ -37,6 +37,8 @@ TIMED_ITEMS, PACED_ITEMS, TRIED_ITEMS = 8, 16, 64
 BYTES_KEPT = 2
 """Bytes of a number that is cached (float16)."""
 KINDS = ("extract", "fewshot", "finetune")
+VERBS = ("auto", "rank", "prove")
+"""Sections of settings that are no part of a plan."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +116,14 @@ def facts_of(dataset: TableDataset, context: Context, *, is_pretrained: bool = T
 
 def sections(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Turn dotted keys into nested ones; a PlanError names an unknown section."""
-    known = {"auto", "data", "split", "encoder", *KINDS, "seed"}
+    known = {*VERBS, "data", "split", "encoder", *KINDS, "seed"}
     nested: dict[str, Any] = {}
     for name, value in settings.items():
         section, _, key = name.partition(".")
         if section not in known or bool(key) == (section == "seed"):
             raise PlanError(
                 f"unknown setting '{name}'{nearest(section, known)}",
-                expected="data.*, split.*, encoder.*, extract.*, fewshot.*, finetune.*, auto.* or seed",
+                expected=f"{'.*, '.join(sorted(known - {'seed'}))}.* or seed",
                 fix="`headstart explain --schema` lists every setting",
             )
         if key:

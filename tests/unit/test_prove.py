@@ -41,17 +41,13 @@ def _short() -> Iterator[None]:
         yield
 
 
-def proven(data: Any, root: Path, *, encoder: str = "tiny-cnn", seeds: int = 2, **values: Any) -> Proof:
-    """Prove on tiny networks with plenty of minutes."""
-    settings = {**QUICK, **values.pop("settings", {})}
-    return api.prove(
-        data,
-        encoder=encoder,
-        seeds=seeds,
-        settings=settings,
-        machine=machine(root),
-        **{"minutes": 30.0, **values},
-    )
+def proven(data: Any, root: Path, *, encoder: str = "tiny-cnn", **values: Any) -> Proof:
+    """Prove on tiny networks with plenty of minutes; `minutes`, `seeds` and `target` are settings."""
+    asked = {"minutes": 30.0, "seeds": 2}
+    asked |= {name: values.pop(name) for name in ("minutes", "seeds", "target") if name in values}
+    settings = {**QUICK, **{f"prove.{name}": value for name, value in asked.items()}}
+    settings |= values.pop("settings", {})
+    return api.prove(data, encoder=encoder, settings=settings, machine=machine(root), **values)
 
 
 @pytest.fixture(scope="module")
@@ -226,9 +222,9 @@ def test_a_network_that_is_not_pretrained_is_refused(tmp_path: Path):
 
 
 def test_one_seed_or_no_minutes_are_refused(tmp_path: Path):
-    with pytest.raises(PlanError, match="1 seeds"):
+    with pytest.raises(PlanError, match="seeds: Input should be greater than or equal to 2, got 1"):
         proven(digits(8), tmp_path, seeds=1)
-    with pytest.raises(PlanError, match="0 minutes"):
+    with pytest.raises(PlanError, match="minutes: Input should be greater than 0, got 0"):
         proven(digits(8), tmp_path, minutes=0.0)
 
 

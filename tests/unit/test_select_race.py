@@ -384,7 +384,7 @@ def use(patch: pytest.MonkeyPatch, *rows: Ranked) -> None:
     def rank(dataset: Any, entries: Sequence[Entry], **values: Any) -> Ranking:
         return ranking(*(replace(row, entry=one) for row, one in zip(rows, entries, strict=True)))
 
-    patch.setattr(auto, "rank", rank)
+    patch.setattr(search, "rank", rank)
 
 
 @pytest.fixture(autouse=True)
@@ -427,13 +427,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     root = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         use(patch, CNN, TRANSFORMER)
-        settings = {name: value for name, value in SHORT.items() if name != "auto.minutes"}
         result = api.fit(
             noisy(),
             encoder="auto",
-            minutes=60,
             output=root / "model",
-            settings=settings,
+            settings={**SHORT, "auto.minutes": 60},
             machine=machine(root),
         )
     return root, result
@@ -686,8 +684,9 @@ def test_three_pictures_end_in_a_plain_error(tmp_path: Path):
 
 
 def test_limits_of_the_choice_want_a_choice(tmp_path: Path):
+    settings = {"auto.minutes": 3}
     with pytest.raises(PlanError, match=r"auto\.minutes set, but not --encoder auto"):
-        api.fit(digits(), encoder="tiny-cnn", minutes=3, output=tmp_path / "model", machine=machine(tmp_path))
+        api.fit(digits(), encoder="tiny-cnn", settings=settings, machine=machine(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from picture_parts import context, digit_folder, digits
+from picture_parts import context, digit_folder, digits, machine
 from typer.testing import CliRunner
 
+from headstart import api
 from headstart.cli._app import app
 from headstart.core.errors import DataError, EncoderError, PlanError
 from headstart.core.hashing import plain
-from headstart.core.settings import Source
+from headstart.core.settings import Source, Split
 from headstart.data import TableDataset, from_arrays, from_texts
 from headstart.select import rank as ranking_module
 from headstart.select import timing
 from headstart.select.catalog import Entry
 from headstart.select.history import History, Run, Traits
 from headstart.select.page import render
-from headstart.select.probe import look, probe, sampled, settled
+from headstart.select.probe import look, probe, sampled, settled, untested
 from headstart.select.rank import Ranked, Ranking, considered, num_trained, rank
 from headstart.train.runtime import Context, Event
 
@@ -91,7 +92,9 @@ def ranked(here: Context) -> Ranking:
 def test_every_candidate_has_what_it_should_reach_and_what_it_takes(ranked: Ranking) -> None:
     assert [row.score for row in ranked.rows] == sorted((row.score for row in ranked.rows), reverse=True)
     assert ranked.pick == ranked.rows[0].entry.name
-    assert (ranked.n, ranked.modality, ranked.task) == (36, "image", "classification")
+    assert (ranked.n, ranked.modality, ranked.task) == (30, "image", "classification"), (
+        "six of 36 will be tested on"
+    )
     for row in ranked.rows:
         assert row.frozen is not None
         assert row.frozen.low < row.frozen.value <= row.frozen.high <= 1
@@ -104,7 +107,7 @@ def test_every_candidate_has_what_it_should_reach_and_what_it_takes(ranked: Rank
 
 def test_three_lines_say_why_and_too_little_history_is_told(ranked: Ranking) -> None:
     assert len(ranked.reasons) == 3
-    assert ranked.pick in ranked.reasons[0] and "36 pictures" in ranked.reasons[0]
+    assert ranked.pick in ranked.reasons[0] and "30 pictures" in ranked.reasons[0]
     assert ranked.rows[1].entry.name in ranked.reasons[1] and "the prior" in ranked.reasons[1]
     assert any("Too little history" in note for note in ranked.notes)
     assert all(row.fine_tuned is None for row in ranked.rows)
@@ -189,7 +192,7 @@ def test_unreadable_items_are_left_out(here: Context, tmp_path: Path) -> None:
     (folder / "one" / "broken.png").write_bytes(b"no picture")
     source = Source(uri=str(folder))
     found = rank(open_dataset(source), (CNN,), source=source, context=here, history=History())
-    assert found.n == 24
+    assert found.n == 18, "six of 24 will be tested on"
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression", "tagging", "classification"])
@@ -204,7 +207,8 @@ def test_any_task_on_texts_is_probed_by_its_own_quality(task: str, here: Context
     given: list[Any] = [tuple(text.split()) for text in texts] if task == "tagging" else texts
     dataset = from_texts(given, targets[task], task=task)
     found = _rank(dataset, (GRU, TEXT), here, sample=32)
-    assert found.n == 32
+    # Of each of five ranges of numbers two will be tested on.
+    assert found.n == (30 if task == "regression" else 32)
     for row in found.rows:
         assert row.frozen is not None
         # R2 is below 0 where a number is told worse than by the mean of all; untrained networks hardly do better.
@@ -276,6 +280,39 @@ def test_three_pictures_are_refused(here: Context) -> None:
     pictures, _ = digits(2)
     with pytest.raises(DataError, match=r"3 labelled pictures .* too few to compare networks by"):
         _rank(from_arrays(pictures[:3], ["zero", "zero", "one"]), (CNN,), here)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_what_a_fit_will_be_scored_on_plays_no_part_in_the_choice(tmp_path: Path, seed: int) -> None:
+    inner = replace(context(tmp_path), seed=seed)
+    data = from_arrays(*digits(12))
+    result = api.fit(
+        data, encoder="tiny-cnn", settings={"seed": seed}, output=tmp_path / "model",
+        machine=machine(tmp_path / "fit"),
+    )  # fmt: skip
+    scored = {one.id for one in result.predictions}
+    found = untested(data, [CNN], split=Split(), source=SOURCE, context=inner)
+    assert {name for name, part in zip(found.ids, found.splits, strict=True) if part == "test"} == scored
+    assert scored.isdisjoint(sampled(found, most=1000, seed=seed).ids)
+    other = untested(data, [TRANSFORMER], split=Split(), source=SOURCE, context=inner)
+    assert other.splits == found.splits, "another network draws the same"
+
+
+def test_a_ranking_sees_no_label_of_the_test_split(here: Context) -> None:
+    pictures, labels = digits(20)
+    data = from_arrays(pictures, labels)
+    held_out = [
+        part == "test" for part in untested(data, [CNN], split=Split(), source=SOURCE, context=here).splits
+    ]
+    given = ["test" if held else None for held in held_out]
+    wrong = [labels[0] if held else label for held, label in zip(held_out, labels, strict=True)]
+    one, other = (
+        _rank(from_arrays(pictures, names, splits=given), (CNN, TRANSFORMER), here)
+        for names in (labels, wrong)
+    )
+    drawn = _rank(data, (CNN, TRANSFORMER), here)
+    scores = [[(row.entry.name, row.score) for row in ranking.rows] for ranking in (one, other, drawn)]
+    assert scores[0] == scores[1] == scores[2]
 
 
 def test_three_numbers_are_refused(here: Context) -> None:
@@ -353,7 +390,7 @@ def test_the_verb_prints_the_table_and_three_lines(ranked: Ranking, monkeypatch:
     )
     assert done.exit_code == 0
     assert asked["candidates"] == ["tiny-cnn", "tiny-transformer"]
-    assert (asked["data"], asked["offline"], asked["sample"]) == ("photos", True, 50)
+    assert (asked["data"], asked["settings"]) == ("photos", {"rank.offline": True, "rank.sample": 50})
     assert all(reason in done.stdout for reason in ranked.reasons)
     assert all(row.entry.name in done.stdout for row in ranked.rows)  # What was probed is shown in any case.
     assert "far" not in done.stdout and "1 below these" in done.stdout

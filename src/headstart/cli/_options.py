@@ -95,10 +95,10 @@ def settings_of(pairs: Sequence[str] | None) -> dict[str, Any]:
     return values
 
 
-def wishes(*, minutes: float | None, download: bool, catalog: Path | None) -> list[str]:
-    """Return the flags of --encoder auto as KEY=VALUE texts."""
-    given = {"minutes": minutes, "download": download or None, "catalog": str(catalog) if catalog else None}
-    return [f"auto.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
+def wishes(section: str, **flags: float | bool | str | Path | None) -> list[str]:
+    """Return flags that stand for settings of a section as KEY=VALUE texts; those that were not given are left out."""
+    given = {name: value for name, value in flags.items() if value is not None and value is not False}
+    return [f"{section}.{name}={json.dumps(value, default=str)}" for name, value in given.items()]
 
 
 def _value(text: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,12 +35,13 @@ def explain(
 ) -> None:
     """Say what `headstart fit` would do with DATA, and how long it should take."""
     if schema:
-        from headstart.core.plan import Plan
-
-        print_json(Plan.model_json_schema())
+        print_json(_schema())
         return
     machine = options.machine(store=store, device=device, threads=threads)
-    settings = [*(settings or ()), *options.wishes(minutes=minutes, download=download, catalog=catalog)]
+    settings = [
+        *(settings or ()),
+        *options.wishes("auto", minutes=minutes, download=download, catalog=catalog),
+    ]
     explain_plan(
         data,
         plan_file=plan_file,
@@ -50,3 +51,13 @@ def explain(
         machine=machine,
         json=json,
     )
+
+
+def _schema() -> dict[str, Any]:
+    """Return the schema of a plan, and beside it those of settings that other verbs take."""
+    from headstart.core.plan import Plan
+    from headstart.core.settings import Auto, Prove, Rank
+
+    whole = Plan.model_json_schema()
+    whole["$defs"] |= {kind.__name__: kind.model_json_schema() for kind in (Auto, Rank, Prove)}
+    return whole

@@ -48,7 +48,10 @@ def fit(
     from headstart import api
 
     machine = options.machine(store=store, device=device, threads=threads)
-    settings = [*(settings or ()), *options.wishes(minutes=minutes, download=download, catalog=catalog)]
+    settings = [
+        *(settings or ()),
+        *options.wishes("auto", minutes=minutes, download=download, catalog=catalog),
+    ]
     arguments: dict[str, Any] = {
         "plan_file": plan_file,
         "encoder": encoder,

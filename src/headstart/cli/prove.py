@@ -22,11 +22,18 @@ def prove(
     encoder: Annotated[
         str | None, typer.Option(metavar="NAME", help="Pretrained network (`headstart models` lists them).")
     ] = None,
-    minutes: Annotated[float, typer.Option(metavar="M", help="What all of it may take.")] = 15,
-    seeds: Annotated[int, typer.Option(metavar="N", help="How often each arm is trained.")] = 5,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="M", help="What all of it may take (15).", show_default=False)
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="N", help="How often each arm is trained (5).", show_default=False)
+    ] = None,
     target: Annotated[
-        float, typer.Option(metavar="Q", help="A score; the time and the labels it takes are told.")
-    ] = 0.9,
+        float | None,
+        typer.Option(
+            metavar="Q", help="A score; the time and the labels it takes are told (0.9).", show_default=False
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -44,10 +51,10 @@ def prove(
     from headstart import api
 
     folder = output or Path("proofs") / (Path(data).stem or "data")
+    asked = options.wishes("prove", minutes=minutes, seeds=seeds, target=target)
     with progress(quiet=quiet) as show:
         proof = api.prove(
-            data, encoder=encoder, minutes=minutes, seeds=seeds, target=target, output=folder,
-            settings=options.settings_of(settings),
+            data, encoder=encoder, output=folder, settings=options.settings_of([*(settings or ()), *asked]),
             machine=options.machine(store=store, device=device, threads=threads), progress=show,
         )  # fmt: skip
     if json:

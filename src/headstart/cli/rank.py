@@ -61,10 +61,13 @@ def rank(
     """Rank pretrained networks for DATA: what each should reach, frozen and fine-tuned, and what it takes here."""
     from headstart import api
 
+    limits = options.wishes(
+        "rank", sample=sample, catalog=catalog, licence=licence, max_parameters_m=max_parameters,
+        max_gmacs=max_gmacs, offline=offline,
+    )  # fmt: skip
     with progress(quiet=quiet) as show:
         ranking = api.rank(
-            data, candidates=_names(candidates), catalog=catalog, licence=licence, max_parameters_m=max_parameters,
-            max_gmacs=max_gmacs, offline=offline, sample=sample, settings=options.settings_of(settings),
+            data, candidates=_names(candidates), settings=options.settings_of([*(settings or ()), *limits]),
             machine=options.machine(store=store, device=device, threads=threads), progress=show,
         )  # fmt: skip
     if output:

@@ -176,6 +176,34 @@ class Auto(Settings):
     """A file of candidates of one's own, beside those that headstart knows."""
 
 
+class Rank(Settings):
+    """Which networks are ranked, and by how many items (`rank.*`)."""
+
+    sample: int = Field(default=1000, ge=10)
+    """Items that each network is probed on, at most."""
+    catalog: str | None = None
+    """A file of candidates of one's own, beside those that headstart knows."""
+    licence: str | None = None
+    """Only networks of this licence: a name, or a class such as permissive."""
+    max_parameters_m: float | None = Field(default=None, gt=0)
+    """At most so many million parameters."""
+    max_gmacs: float | None = Field(default=None, gt=0)
+    """At most so many billion multiplications and additions an item."""
+    offline: bool = False
+    """Only networks whose weights are on this machine."""
+
+
+class Prove(Settings):
+    """How a transfer is proven (`prove.*`)."""
+
+    minutes: float = Field(default=15, gt=0)
+    """What all of it may take."""
+    seeds: int = Field(default=5, ge=2)
+    """How often each arm is trained: one seed says nothing of chance."""
+    target: float = Field(default=0.9, le=1)
+    """A score; the time and the labels that it takes are told."""
+
+
 class FewShot(Settings):
     """Few labels a class: class means refined by unlabelled items, and a body tuned by contrast, raced with heads."""
 
@@ -224,5 +252,16 @@ def parse(schema: type[T], values: Any, *, what: str) -> T:
 
 def _known(schema: type[BaseModel]) -> set[str]:
     """Return the field names of a schema and of every settings class (a key may sit in a nested one)."""
-    classes: list[type[BaseModel]] = [schema, Source, Split, Pretrained, Extract, FineTune, FewShot, Auto]
+    classes: list[type[BaseModel]] = [
+        schema,
+        Source,
+        Split,
+        Pretrained,
+        Extract,
+        FineTune,
+        FewShot,
+        Auto,
+        Rank,
+        Prove,
+    ]
     return {name for item in classes for name in item.model_fields}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,10 +117,17 @@ def _with_channels(body: nn.Module, channels: int) -> nn.Module:
     """Give the first convolution this many input channels."""
     name, first = _first(body)
     if channels != first.in_channels:
-        arguments = (first.out_channels, first.kernel_size, first.stride, first.padding)  # type: ignore[arg-type]
-        fitting = seeded(lambda: nn.Conv2d(channels, *arguments, bias=first.bias is not None))  # type: ignore[arg-type]
-        body.set_submodule(name, fitting)
+        body.set_submodule(name, seeded(lambda: _untrained_like(first, channels)))
     return body
+
+
+def _untrained_like(first: nn.Conv2d, channels: int) -> nn.Conv2d:
+    """Return an untrained convolution like this one for so many input channels."""
+    made = copy.deepcopy(first)
+    made.in_channels = channels
+    made.weight = nn.Parameter(torch.empty(len(first.weight), channels, *first.weight.shape[2:]))
+    made.reset_parameters()
+    return made
 
 
 def _first(body: nn.Module) -> tuple[str, nn.Conv2d]:

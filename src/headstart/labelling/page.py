@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from headstart.core.registry import resolve
 from headstart.labelling.found import LabelReport, NextLabel, WrongLabel
 from headstart.modalities import image
-from headstart.report import metrics, words
-from headstart.report.document import versions
-from headstart.report.texts import LONGEST, SHORT, safe
+from headstart.report import metrics
+from headstart.report.frame import fill
+from headstart.report.texts import LONGEST, SHORT, safe, snap
 from headstart.store import atomic_write
 
 MOST_SHOWN = 60
@@ -51,31 +46,17 @@ class Shown:
 
 
 def render(report: LabelReport, *, title: str, path: Path) -> Path:
-    """Write the page and return its path.
-
-    Texts, names and labels are untrusted and shown escaped; a content security policy allows the page its own style
-    sheet and embedded pictures, and nothing else.
-    """
-    css = files("headstart.report").joinpath("templates/report.css").read_text(encoding="utf-8")
-    style = Markup(css + STYLE)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = files("headstart.labelling").joinpath("labels.html").read_text(encoding="utf-8")
-    page = environment.from_string(template).render(
+    """Write the page and return its path."""
+    page = fill(
+        "labels.html",
+        style=STYLE,
         report=report,
         title=safe(title),
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         wrong=_shown(report, report.wrong),
         following=_shown(report, report.next),
         nouns=resolve("modality", report.modality).NOUN,
         quality=metrics.metric(resolve("task", report.task).quality_name),
-        versions=versions(),
-        today=datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
         said=said,
-        words=words,
-        metrics=metrics,
     )
     atomic_write(path, page.encode("utf-8", "replace"))
     return path
@@ -102,6 +83,8 @@ def _drawn(item: WrongLabel | NextLabel, report: LabelReport) -> Shown:
         if len(text) <= SHORT:
             return Shown(item, name, text=text)
         cut = text.rfind(" ", 0, SHORT)
-        return Shown(item, name, text=text[: cut if cut > 0 else SHORT], whole=text[:LONGEST])
+        return Shown(
+            item, name, text=text[: cut if cut > 0 else snap(text, SHORT)], whole=text[: snap(text, LONGEST)]
+        )
     drawn = image.thumbnail(raw if isinstance(raw, (Path, np.ndarray)) else Path(raw), side=SIDE)
     return Shown(item, name, picture="data:image/jpeg;base64," + base64.b64encode(drawn).decode())

@@ -12,13 +12,12 @@ from headstart.core.registry import resolve
 from headstart.core.settings import Extract
 from headstart.core.types import Audit, Form, SplitName, Target
 from headstart.data import TableDataset
-from headstart.data.audit import audit
 from headstart.features.encode import Encoded, encode, take
 from headstart.methods.extract import MAX_RACED
 from headstart.model import Model
 from headstart.pipeline.course import Ledger
 from headstart.pipeline.heads import extract_heads
-from headstart.pipeline.material import Material, clusters
+from headstart.pipeline.material import Material, audited, clusters, narrowed
 from headstart.planning import Opened
 from headstart.result import Candidate
 from headstart.train.runtime import Context
@@ -95,11 +94,8 @@ def open_pool(opened: Opened, context: Context) -> Pool:
         )
     form: Form = "depths" if len(encoder.spec.depths) > 1 else "pooled"
     whole = encode(dataset, encoder, form=form, context=context)
-    vectors = np.full((len(dataset), encoder.spec.width[form]), np.nan, np.float32)
-    vectors[list(whole.indices)] = whole.features
-    found = audit(dataset, whole.facts, whole.failures, settings=opened.plan.data, features=vectors)
-    kept = dataset.subset(found.keep)
-    encoded = replace(whole, features=vectors[found.keep], indices=tuple(range(len(kept))))
+    found = audited(dataset, whole, opened.plan.data)
+    kept, encoded = dataset.subset(found.keep), narrowed(whole, found.keep)
     return Pool(opened, kept, encoded, clusters(kept.groups, found.ties), found.audit, form, context)
 
 

@@ -6,6 +6,7 @@ from how often a class is confidently taken for another, and the items whose own
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, cast
 
 import numpy as np
@@ -23,15 +24,13 @@ _PER_DEVIATION = 1.4826
 
 def require_library() -> None:
     """Refuse at once where the libraries of this verb are not installed (PlanError)."""
-    try:
-        import cleanlab.filter  # noqa: F401
-        import sklearn.cluster  # noqa: F401
-    except ModuleNotFoundError as error:
+    absent = [name for name in ("cleanlab", "sklearn") if find_spec(name) is None]
+    if absent:
         raise PlanError(
-            f"{error.name} is not installed",
+            f"{' and '.join(absent)} not installed",
             expected="cleanlab and scikit-learn, which find wrong labels and choose the next ones",
             fix="pip install 'headstart[labels]'",
-        ) from None
+        )
 
 
 def wrong_labels(task: Task, ids: list[str], targets: list[Target], held_out: np.ndarray) -> list[WrongLabel]:

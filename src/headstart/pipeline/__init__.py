@@ -75,20 +75,11 @@ def begin(
 ) -> Begun:
     """Encode and audit the items, split them and race heads over their features, as `execute` does before it trains."""
     ledger = Ledger(context)
-    if not plan.split.respect:
-        dataset = dataset.with_splits([None] * len(dataset))
     with ledger.stage("open"):
         encoder = encoder or open_encoder(plan.encoder, limits=plan.data.limits)
     _check_weights(plan, encoder)
-    task: Task = resolve("task", plan.task)(plan.labels)
     extraction, tuning = _links(plan)
-    form = _form(task, encoder, extraction)
-    with ledger.stage("encode"):
-        whole = ledger.count(encode(dataset, encoder, form=form, context=context))
-    with ledger.stage("audit"):
-        found = with_lost_case(audited(dataset, whole, plan), encoder, task)
-        refuse_findings(found.audit, strict=strict)
-        material = material_of(plan, dataset, whole, found, task)
+    task, form, material = gather(plan, dataset, encoder, extraction, ledger, strict=strict)
     lineage = tuple(link.model_dump(mode="json") for link in plan.chain())
     model = Model(encoder, task, None, plan.encoder, lineage=lineage)
     course = Course()
@@ -97,6 +88,28 @@ def begin(
             race, suspects = extract_heads(model, material, extraction, form, context, ledger)
             course, material = Course(race), with_suspects(material, suspects)
     return Begun(plan, model, material, form, extraction, ledger, course)
+
+
+def gather(
+    plan: Plan,
+    dataset: TableDataset,
+    encoder: Encoder,
+    extraction: Extract,
+    ledger: Ledger,
+    *,
+    strict: bool,
+) -> tuple[Task, Form, Material]:
+    """Encode every item once, audit them and give each its split; return what is to be learnt and in which form."""
+    if not plan.split.respect:
+        dataset = dataset.with_splits([None] * len(dataset))
+    task: Task = resolve("task", plan.task)(plan.labels)
+    form = _form(task, encoder, extraction)
+    with ledger.stage("encode"):
+        whole = ledger.count(encode(dataset, encoder, form=form, context=ledger.context))
+    with ledger.stage("audit"):
+        found = with_lost_case(audited(dataset, whole, plan.data), encoder, task)
+        refuse_findings(found.audit, strict=strict)
+        return task, form, material_of(plan, dataset, whole, found, task)
 
 
 def train(begun: Begun) -> Course:

@@ -11,6 +11,7 @@ import numpy as np
 from headstart.core.errors import DataError
 from headstart.core.plan import Plan
 from headstart.core.protocols import Encoder, Task
+from headstart.core.settings import Source, Split
 from headstart.core.types import Audit, Finding, SplitName, Target
 from headstart.data import TableDataset
 from headstart.data.audit import Outcome, audit, refuse_grave
@@ -44,13 +45,13 @@ class Material:
         return replace(self.encoded, features=features, indices=tuple(range(len(rows))))
 
 
-def audited(dataset: TableDataset, whole: Encoded, plan: Plan) -> Outcome:
+def audited(dataset: TableDataset, whole: Encoded, source: Source) -> Outcome:
     """Audit a dataset that was encoded; vectors help to find near twins."""
     features = None
     if isinstance(whole.features, np.ndarray) and len(whole.features):
         features = np.full((len(dataset), whole.features.shape[1]), np.nan, np.float32)
         features[list(whole.indices)] = whole.features
-    return audit(dataset, whole.facts, whole.failures, settings=plan.data, features=features)
+    return audit(dataset, whole.facts, whole.failures, settings=source, features=features)
 
 
 def with_lost_case(found: Outcome, encoder: Encoder, task: Task) -> Outcome:
@@ -79,17 +80,25 @@ def refuse_findings(found: Audit, *, strict: bool) -> None:
         refuse_grave(found)
 
 
-def material_of(plan: Plan, dataset: TableDataset, whole: Encoded, found: Outcome, task: Task) -> Material:
+def narrowed(whole: Encoded, keep: Sequence[int]) -> Encoded:
+    """Return the features of the items that an audit keeps, numbered anew."""
+    row_of = {index: row for row, index in enumerate(whole.indices)}
+    features = take(whole.features, [row_of[index] for index in keep])
+    return replace(whole, features=features, indices=tuple(range(len(keep))))
+
+
+def drawn(dataset: TableDataset, found: Outcome, task: Task, settings: Split, *, seed: int) -> TableDataset:
     """Keep what the audit keeps, and give every item its split."""
     kept = dataset.subset(found.keep)
     strata = task.strata([cast("Target", target) for target in kept.targets])
     known = [name if target is not None else None for name, target in zip(strata, kept.targets, strict=True)]
-    by_strata = replace(kept, targets=known)
-    kept = kept.with_splits(split(by_strata, plan.split, seed=plan.seed, ties=found.ties))
-    row_of = {index: row for row, index in enumerate(whole.indices)}
-    features = take(whole.features, [row_of[index] for index in found.keep])
-    encoded = replace(whole, features=features, indices=tuple(range(len(kept))))
-    return Material(kept, encoded, clusters(kept.groups, found.ties), found.audit)
+    return kept.with_splits(split(replace(kept, targets=known), settings, seed=seed, ties=found.ties))
+
+
+def material_of(plan: Plan, dataset: TableDataset, whole: Encoded, found: Outcome, task: Task) -> Material:
+    """Join the items that the audit keeps, each in its split, with their features."""
+    kept = drawn(dataset, found, task, plan.split, seed=plan.seed)
+    return Material(kept, narrowed(whole, found.keep), clusters(kept.groups, found.ties), found.audit)
 
 
 def clusters(groups: Sequence[str], ties: Sequence[tuple[int, int]]) -> list[str]:

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from headstart.core.errors import PlanError
-from headstart.core.registry import resolve
 from headstart.core.settings import Extract
-from headstart.features.encode import Encoded, encode
 from headstart.model import Model, open_encoder
-from headstart.pipeline import Begun
+from headstart.pipeline import Begun, gather
 from headstart.pipeline.course import Course, Ledger
 from headstart.pipeline.heads import extract_heads
-from headstart.pipeline.material import Material, audited, material_of, refuse_findings, with_suspects
+from headstart.pipeline.material import Material, with_suspects
 from headstart.planning import sample_values
 from headstart.proving.budgets import nested
 from headstart.train.runtime import Context, draw
@@ -124,18 +122,10 @@ def open_bench(opened: Opened, context: Context) -> Bench:
             expected="a pretrained network",
             fix="name one with --encoder (`headstart models` lists them), or leave encoder.weights out",
         )
-    dataset = opened.dataset
-    if not plan.split.respect:
-        dataset = dataset.with_splits([None] * len(dataset))
-    task: Task = resolve("task", plan.task)(plan.labels)
     method = cast("Extract", plan.start.method).model_copy(update={"views": 1})
-    form = _form(task, encoder, method)
-    began = time.perf_counter()
-    whole = encode(dataset, encoder, form=form, context=context)
-    seconds = _encode_seconds(whole, time.perf_counter() - began, dataset, encoder, form)
-    found = audited(dataset, whole, plan)
-    refuse_findings(found.audit, strict=False)
-    material = material_of(plan, dataset, whole, found, task)
+    ledger = Ledger(context)
+    task, form, material = gather(plan, opened.dataset, encoder, method, ledger, strict=False)
+    seconds = _encode_seconds(material, ledger.stages["encode"], encoder, form)
     start = plan.start.model_copy(update={"method": method})
     alone = start.model_copy(update={"method": method.model_copy(update={"use_validation": True})})
     weights = {name: tensor.clone() for name, tensor in encoder.module.state_dict().items()}
@@ -143,27 +133,13 @@ def open_bench(opened: Opened, context: Context) -> Bench:
     return Bench(tuning, alone, task, material, form, context, encoder, seconds, weights)
 
 
-def _form(task: Task, encoder: Encoder, extraction: Extract) -> Form:
-    """Return the form in which items are encoded: several depths beside the task's own where heads race over them."""
-    if task.form not in encoder.spec.width:
-        raise PlanError(
-            f"{encoder.spec.name} has no features of form '{task.form}', which {task.name} needs",
-            expected=f"an encoder with that form; this one has {', '.join(encoder.spec.width)}",
-            fix="choose another encoder (`headstart models` lists them)",
-        )
-    is_deep = task.form == "pooled" and extraction.depths and len(encoder.spec.depths) > 1
-    return "depths" if is_deep else task.form
-
-
-def _encode_seconds(
-    whole: Encoded, wall: float, dataset: TableDataset, encoder: Encoder, form: Form
-) -> float:
+def _encode_seconds(material: Material, wall: float, encoder: Encoder, form: Form) -> float:
     """Return what encoding all items takes: as it took, or by a few items where most came from the store."""
-    count = len(whole.indices)
-    if whole.num_encoded >= count / 2:
-        return wall * count / max(1, whole.num_encoded)
+    count, encoded = len(material.dataset), material.encoded.num_encoded
+    if encoded >= count / 2:
+        return wall * count / max(1, encoded)
     began = time.perf_counter()
-    values = sample_values(dataset, encoder, TIMED)
+    values = sample_values(material.dataset, encoder, TIMED)
     if not values:
         return 0.0
     encoder.module.eval()

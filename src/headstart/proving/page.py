@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jinja2
 from markupsafe import Markup
 
 from headstart.core.registry import resolve
 from headstart.proving import said
 from headstart.proving.picture import Line, lines
 from headstart.proving.schedule import minutes
-from headstart.report import metrics, words
-from headstart.report.document import versions
+from headstart.report import metrics
+from headstart.report.frame import fill
 from headstart.report.texts import safe
 from headstart.store import atomic_write, explained
 
@@ -51,32 +46,19 @@ def publish(proof: Proof, folder: Path) -> Path:
 
 
 def render(proof: Proof) -> str:
-    """Return the page.
-
-    Names are untrusted and shown escaped; a content security policy allows the page its own style sheet alone.
-    """
-    css = files("headstart.report").joinpath("templates/report.css").read_text(encoding="utf-8")
-    style = Markup(css + STYLE)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = files("headstart.proving").joinpath("proof.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    """Return the page."""
+    return fill(
+        "proof.html",
+        style=STYLE,
         proof=proof,
         title=safe(proof.title),
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         by_labels=by_labels(proof),
         by_time=by_time(proof),
         metric=metrics.metric(proof.quality),
         nouns=resolve("modality", proof.modality).NOUN,
         rows=said.arm_rows(proof),
-        versions=versions(),
-        today=datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
         said=said,
         minutes=minutes,
-        metrics=metrics,
-        words=words,
     )
 
 

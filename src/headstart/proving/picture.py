@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from headstart.report.charts import apart, grid, note, picture, ticks
+
 WIDTH, HEIGHT = 660, 330
 LEFT, RIGHT, UP, DOWN = 52, 470, 30, 270
 GAP = 15
@@ -54,41 +56,33 @@ def lines(drawn: Sequence[Line], *, across: str, up: str, targets: Sequence[floa
         for y in pair
     ]
     xs = [x for line in named for x, _ in line.points]
-    ticks = tuple(_rounded(min(ys), max(ys)))
+    marks = tuple(ticks(min(ys), max(ys), most=5, least=0.01))
     margin = 0.15 if max(xs) > min(xs) else 1.0
-    axes = _Axes(math.log(max(min(xs), 1e-9)) - margin, math.log(max(xs)) + margin, ticks)
+    axes = _Axes(math.log(max(min(xs), 1e-9)) - margin, math.log(max(xs)) + margin, marks)
     parts = [
         *_frame(axes, xs, across, up),
-        *(_target(axes, y) for y in targets if ticks[0] <= y <= ticks[-1]),
+        *(_target(axes, y) for y in targets if marks[0] <= y <= marks[-1]),
     ]
     parts += [_band(axes, line) for line in named if line.band]
     parts += [_curve(axes, line) for line in named]
     parts += _names(axes, [line for line in named if line.name])
-    return Markup(
-        '<svg class="chart proof" viewBox="0 0 {} {}" role="img" aria-label="{} over {}">{}</svg>'
-    ).format(WIDTH, HEIGHT, up, across, Markup("").join(parts))
+    return picture(WIDTH, HEIGHT, f"{up} over {across}", parts, "proof")
 
 
 def _frame(axes: _Axes, xs: Sequence[float], across: str, up: str) -> list[Markup]:
     """Draw the lines of round scores, the marks of the other axis, and what both are."""
-    parts: list[Markup] = []
-    for tick in axes.ticks:
-        y = axes.place(xs[0], tick)[1]
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, RIGHT, y, y)
-        )
-        parts.append(_note(LEFT - 8, y + 4, f"{tick:g}", "end"))
+    parts = [grid(LEFT, RIGHT, axes.place(xs[0], tick)[1], f"{tick:g}") for tick in axes.ticks]
     low, high = math.exp(axes.first), math.exp(axes.last)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if high / low < 300 else (1, 3)
     marks = [step * 10.0**power for power in decades for step in steps]
     parts.extend(
-        _note(axes.place(mark, axes.ticks[0])[0], DOWN + 18, f"{mark:,g}", "middle")
+        note(axes.place(mark, axes.ticks[0])[0], DOWN + 18, f"{mark:,g}", "middle")
         for mark in marks
         if low <= mark <= high
     )
-    parts.append(_note((LEFT + RIGHT) / 2, DOWN + 40, across, "middle"))
-    parts.append(_note(LEFT - 40, UP - 14, up, "start"))
+    parts.append(note((LEFT + RIGHT) / 2, DOWN + 40, across, "middle"))
+    parts.append(note(LEFT - 40, UP - 14, up, "start"))
     return parts
 
 
@@ -129,35 +123,15 @@ def _curve(axes: _Axes, line: Line) -> Markup:
 
 def _names(axes: _Axes, named: Sequence[Line]) -> list[Markup]:
     """Write the curves' names right of the sheet, at least a line apart."""
-    wanted = sorted((axes.place(*line.points[-1])[1], place) for place, line in enumerate(named))
-    parts: list[Markup] = []
-    before = -math.inf
-    for height, place in wanted:
-        before = max(height, before + GAP)
-        parts.append(
-            Markup('<circle class="{}" cx="{}" cy="{:.1f}" r="3"/><text x="{}" y="{:.1f}">{}</text>').format(
-                named[place].kind, RIGHT + 12, before, RIGHT + 20, before + 4, named[place].name
-            )
+    heights = apart([axes.place(*line.points[-1])[1] for line in named], gap=GAP)
+    return [
+        Markup('<circle class="{}" cx="{}" cy="{:.1f}" r="3"/><text x="{}" y="{:.1f}">{}</text>').format(
+            line.kind, RIGHT + 12, height, RIGHT + 20, height + 4, line.name
         )
-    return parts
+        for line, height in zip(named, heights, strict=True)
+    ]
 
 
 def _path(places: Sequence[tuple[float, float]]) -> str:
     """Write points for SVG."""
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-
-
-def _note(x: float, y: float, text: str, anchor: str) -> Markup:
-    """Write a small note."""
-    return Markup('<text class="note" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
-        x, y, anchor, text
-    )
-
-
-def _rounded(low: float, high: float) -> list[float]:
-    """Return three to six round numbers that hold low and high."""
-    spread = max(high - low, 0.01)
-    step = 10.0 ** math.floor(math.log10(spread))
-    step *= next(factor for factor in (0.2, 0.5, 1, 2) if spread / (step * factor) <= 5)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 10) for index in range(first, max(last, first + 1) + 1)]

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from headstart.core.errors import PlanError, TrainingError
+from headstart.core.errors import TrainingError
 from headstart.core.hashing import digest
 from headstart.core.settings import FineTune
 from headstart.planning import pace
-from headstart.proving.arms import ARMS, BUCKET, epoch_seconds, learnt
+from headstart.proving.arms import ARMS, BUCKET, TRIED_EPOCHS, epoch_seconds, learnt
 from headstart.proving.bench import Bench, open_bench
 from headstart.proving.budgets import budgets_of
 from headstart.proving.conclude import concluded
@@ -47,11 +48,12 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Version of a proof as a whole; bump when its numbers move."""
-SEEDS, MINUTES, TARGET = 5, 15.0, 0.9
 SPARE = 1.05
 """Training from scratch gets this much more than the time of the dearest other arm, so as not to get less; a further
 seed is begun where this much of what the others took on average is left."""
 TIMINGS = 3
+START_SECONDS = 10.0
+"""Imports, opening data and network, choosing the cut."""
 TOLD = ("prove", "frozen", "trained")
 """Stages that are shown once the items are encoded."""
 _PROOF = "proof.json"
@@ -62,22 +64,9 @@ class Question:
     """What is to be proven: within how many minutes, with how many seeds, and which score is asked about."""
 
     title: str
-    minutes: float = MINUTES
-    seeds: int = SEEDS
-    target: float = TARGET
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be answered."""
-        if self.seeds < LEAST_SEEDS:
-            raise PlanError(
-                f"{self.seeds} seeds", expected=f"{LEAST_SEEDS} or more: one seed says nothing of chance",
-                fix="leave --seeds out for 5",
-            )  # fmt: skip
-        if not self.minutes > 0 or not self.target <= 1:
-            raise PlanError(
-                f"{self.minutes:g} minutes and a target of {self.target:g}",
-                expected="minutes above 0, and a score of at most 1", fix="leave --minutes and --target out",
-            )  # fmt: skip
+    minutes: float
+    seeds: int
+    target: float
 
 
 @dataclass
@@ -107,14 +96,14 @@ def prove(opened: Opened, question: Question, context: Context) -> Proof:
     nothing, Interrupted where somebody asked to stop; the same call then goes on.
     """
     key = digest("proof", VERSION, opened.plan.key, asdict(question), context.device.type)
-    kept = context.store.get(BUCKET, key)
+    kept, began = context.store.get(BUCKET, key), time.perf_counter()
     if kept is None:
         with stopping(context.command) as stop:
             inner = replace(context, seed=opened.plan.seed)
             bench = open_bench(opened, _telling(inner, stop, {"encode"}))
             # What single runs tell of themselves would bury how far the whole is.
             bench.context = _telling(inner, stop, TOLD)
-            proof = _proven(bench, question)
+            proof = _proven(bench, question, began)
 
         def write(folder: Path) -> None:
             (folder / _PROOF).write_text(proof.to_json(), encoding="utf-8")
@@ -134,8 +123,8 @@ def _telling(context: Context, stop: Stop, stages: Collection[str]) -> Context:
     return replace(context, progress=progress)
 
 
-def _proven(bench: Bench, question: Question) -> Proof:
-    """Run the arms and conclude."""
+def _proven(bench: Bench, question: Question, began: float) -> Proof:
+    """Run the arms and conclude; `began` is when the proof did."""
     tell = bench.context.progress
     train, held_out = (bench.material.rows(name) for name in ("train", "validation"))
     budgets = budgets_of(bench.strata(train), len(held_out))
@@ -145,12 +134,12 @@ def _proven(bench: Bench, question: Question) -> Proof:
     for number, (arm, budget, seed) in enumerate(runs, start=1):
         done.add(*learnt(bench, arm, budget, seed))
         tell(Event("frozen", number, len(runs)))
-    costs = _costs(bench, budgets, done)
+    costs, spent = _costs(bench, budgets, done, began)
     # As it was measured first: a proof that goes on must come to the same schedule.
     bench.encode_seconds = costs.encode * len(bench.dataset)
-    schedule = scheduled(costs, _wish(bench, question, budgets, done))
+    schedule = scheduled(costs, _wish(bench, question, budgets, spent))
     tell(Event("prove", message=_announced(schedule)))
-    seeds = _trained(bench, question, schedule, costs, done)
+    seeds = _trained(bench, question, schedule, costs, done, spent)
     cuts = list(schedule.cuts)
     if seeds < schedule.seeds and not schedule.scratch_cut:
         cuts.append(f"{seeds} of {question.seeds} seeds were trained: they took longer than was foreseen")
@@ -168,7 +157,7 @@ def _announced(schedule: Schedule) -> str:
     return f"{schedule.seeds} seeds, {labels} labels, {tuned}, and training from scratch for as long"
 
 
-def _wish(bench: Bench, question: Question, budgets: tuple[Budget, ...], done: Done) -> Wish:
+def _wish(bench: Bench, question: Question, budgets: tuple[Budget, ...], spent: float) -> Wish:
     """Return what is asked of the schedule."""
     method = cast("FineTune", bench.tuning.method)
     scratch = {
@@ -177,13 +166,16 @@ def _wish(bench: Bench, question: Question, budgets: tuple[Budget, ...], done: D
     }
     return Wish(
         seeds=question.seeds, epochs=method.epochs, scratch_least=scratch, budgets=budgets,
-        seconds=60 * question.minutes, spent=bench.encode_seconds + done.seconds("frozen"),
+        seconds=60 * question.minutes, spent=spent,
         all_budgets=bench.context.device.type != "cpu",
     )  # fmt: skip
 
 
-def _costs(bench: Bench, budgets: tuple[Budget, ...], done: Done) -> Costs:
-    """Return what the arms cost here, timed once and kept, so that a proof that goes on comes to the same schedule."""
+def _costs(bench: Bench, budgets: tuple[Budget, ...], done: Done, began: float) -> tuple[Costs, float]:
+    """Return what the arms cost here, and the seconds that are gone when their training begins.
+
+    Timed once and kept, so that a proof that goes on comes to the same schedule.
+    """
     key = digest("pace", VERSION, bench.tuning.key, len(bench.dataset), bench.context.device.type)
 
     def write(folder: Path) -> None:
@@ -194,6 +186,7 @@ def _costs(bench: Bench, budgets: tuple[Budget, ...], done: Done) -> Costs:
             "scratch": asdict(_pace_of(bench, scratch, bench.untrained(scratch.encoder, 0))),
             "encode": bench.encode_seconds / len(bench.dataset),
         }
+        found["spent"] = START_SECONDS + time.perf_counter() - began
         (folder / "pace.json").write_text(json.dumps(found), encoding="utf-8")
 
     folder, _ = bench.context.store.get_or(BUCKET, key, write)
@@ -203,7 +196,10 @@ def _costs(bench: Bench, budgets: tuple[Budget, ...], done: Done) -> Costs:
         for budget in budgets
     }
     tuned, scratch = Pace(**found["finetune"]), Pace(**found["scratch"])
-    return Costs(tuned, scratch, heads, found["encode"], len(bench.material.rows("test")))
+    costs = Costs(tuned, scratch, heads, found["encode"], len(bench.material.rows("test")))
+    known = found["encode"] * len(bench.dataset) + done.seconds("frozen")
+    # The trial by which training from scratch is timed comes before it.
+    return costs, max(known, found["spent"]) + costs.scratch_seconds(budgets[-1], TRIED_EPOCHS)
 
 
 def _pace_of(bench: Bench, plan: Plan, encoder: Encoder) -> Pace:
@@ -214,11 +210,13 @@ def _pace_of(bench: Bench, plan: Plan, encoder: Encoder) -> Pace:
     return Pace(once, epoch, epoch / 3)
 
 
-def _trained(bench: Bench, question: Question, schedule: Schedule, costs: Costs, done: Done) -> int:
+def _trained(
+    bench: Bench, question: Question, schedule: Schedule, costs: Costs, done: Done, before: float
+) -> int:
     """Run the trained arms seed by seed while the minutes allow it; return the number of seeds."""
     if schedule.scratch_cut:
         return 0
-    limit, before = 60 * question.minutes, bench.encode_seconds + done.seconds("frozen")
+    limit = 60 * question.minutes
     arms = ("finetune", "scratch") if schedule.finetune_epochs else ("scratch",)
     epochs: dict[int, int] = {}
     total = schedule.seeds * len(schedule.budgets) * len(arms)

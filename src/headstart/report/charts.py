@@ -83,8 +83,8 @@ def curves(
     if not xs:
         return Markup("")
     left, right, up, down = 44, 330, 34, 196
-    ticks = _ticks(min(ys), max(ys))
-    first, last, low, high = min(xs), max(max(xs), min(xs) + 1), ticks[0], ticks[-1]
+    marks = ticks(min(ys), max(ys))
+    first, last, low, high = min(xs), max(max(xs), min(xs) + 1), marks[0], marks[-1]
 
     def place(x: float, y: float) -> tuple[float, float]:
         return left + (right - left) * (x - first) / (last - first), down - (down - up) * (y - low) / (
@@ -92,21 +92,16 @@ def curves(
         )
 
     parts = [Markup('<text class="heading" x="0" y="14">{}</text>').format(heading)]
-    for tick in ticks:
-        y = place(first, tick)[1]
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(left, right, y, y)
-            + _text(left - 8, y + 4, f"{tick:g}", "end")
-        )
-    parts.extend(_text(place(x, low)[0], down + 18, f"{x:g}", "middle") for x in sorted({first, last}))
-    parts.append(_text((left + right) / 2, down + 18, "epoch", "middle"))
+    parts.extend(grid(left, right, place(first, tick)[1], f"{tick:g}") for tick in marks)
+    parts.extend(note(place(x, low)[0], down + 18, f"{x:g}", "middle") for x in sorted({first, last}))
+    parts.append(note((left + right) / 2, down + 18, "epoch", "middle"))
     if mark is not None:
         x = place(mark, low)[0]
         parts.append(
             Markup('<line class="mark" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(x, x, up - 4, down)
-            + _text(x, up - 8, "kept", "middle")
+            + note(x, up - 8, "kept", "middle")
         )
-    ends = _apart([place(*pairs[-1])[1] for pairs in known.values()])
+    ends = apart([place(*pairs[-1])[1] for pairs in known.values()])
     for index, ((name, pairs), end) in enumerate(zip(known.items(), ends, strict=True)):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*pair) for pair in pairs))
         x, y = place(*pairs[-1])
@@ -116,7 +111,7 @@ def curves(
             .format(index, path, index, x, y)
             + Markup('<text x="{:.1f}" y="{:.1f}">{}</text>').format(x + 8, end + 4, name)
         )  # fmt: skip
-    return _picture(420, 220, f"{heading} by epoch", parts, "curves")
+    return picture(420, 220, f"{heading} by epoch", parts, "curves")
 
 
 def reliability(bins: Sequence[Bin], *, many: str = "pictures") -> Markup:
@@ -130,11 +125,8 @@ def reliability(bins: Sequence[Bin], *, many: str = "pictures") -> Markup:
     parts: list[Markup] = []
     for tick in (0, 0.25, 0.5, 0.75, 1):
         x, y = place(tick, tick)
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(left, right, y, y)
-            + _text(left - 8, y + 4, f"{100 * tick:g}%", "end")
-            + _text(x, base + 16, f"{100 * tick:g}%", "middle")
-        )
+        parts.append(grid(left, right, y, f"{100 * tick:g}%"))
+        parts.append(note(x, base + 16, f"{100 * tick:g}%", "middle"))
     parts.append(
         Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(left, down, right, up)
     )
@@ -161,9 +153,9 @@ def reliability(bins: Sequence[Bin], *, many: str = "pictures") -> Markup:
     parts.append(
         Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(left, right, base, base)
     )
-    parts.append(_text((left + right) / 2, base + 34, f"stated probability, and number of {many}", "middle"))
+    parts.append(note((left + right) / 2, base + 34, f"stated probability, and number of {many}", "middle"))
     parts.append(_turned(12, (up + down) / 2, "share right", -90, "note", "middle"))
-    return _picture(360, 412, "Reliability: share right against stated probability", parts, "reliability")
+    return picture(360, 412, "Reliability: share right against stated probability", parts, "reliability")
 
 
 def confusion(evaluation: Evaluation) -> Markup:
@@ -189,30 +181,27 @@ def confusion(evaluation: Evaluation) -> Markup:
                     _cell(margin + cell * column, top + cell * row, cell, (counts[said], share, hit), words)
                 )
     parts.append(_turned(11, top + side / 2, "truth", -90, "note", "middle"))
-    parts.append(_text(margin + side / 2, top + side + 18, "predicted", "middle"))
+    parts.append(note(margin + side / 2, top + side + 18, "predicted", "middle"))
     slack = max(8.0, 0.66 * (margin - 30) - cell / 2) if slanted else 8
     size = (margin + side + slack, top + side + 26)
-    return _picture(*size, "Confusion matrix", parts, f"confusion {kind}", fixed=True)
+    return picture(*size, "Confusion matrix", parts, f"confusion {kind}", fixed=True)
 
 
 def scatter(pairs: Sequence[tuple[float, float]]) -> Markup:
     """Draw predicted numbers against true ones, (truth, predicted), with the line on which both agree."""
     left, right, up, down = 64, 384, 12, 332
     values = [value for pair in pairs for value in pair]
-    ticks = _ticks(min(values), max(values))
-    low, high = ticks[0], ticks[-1]
+    marks = ticks(min(values), max(values))
+    low, high = marks[0], marks[-1]
 
     def place(value: float) -> float:
         return (value - low) / (high - low)
 
     parts: list[Markup] = []
-    for tick in ticks:
+    for tick in marks:
         x, y = left + (right - left) * place(tick), down - (down - up) * place(tick)
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(left, right, y, y)
-            + _text(left - 8, y + 4, f"{tick:,.6g}", "end")
-            + _text(x, down + 18, f"{tick:,.6g}", "middle")
-        )
+        parts.append(grid(left, right, y, f"{tick:,.6g}"))
+        parts.append(note(x, down + 18, f"{tick:,.6g}", "middle"))
     parts.append(
         Markup('<line class="ideal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(left, down, right, up)
     )
@@ -220,9 +209,9 @@ def scatter(pairs: Sequence[tuple[float, float]]) -> Markup:
     for truth, said in sorted(pairs)[::step]:
         x, y = left + (right - left) * place(truth), down - (down - up) * place(said)
         parts.append(Markup('<circle class="point" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(x, y))
-    parts.append(_text((left + right) / 2, down + 36, "truth", "middle"))
+    parts.append(note((left + right) / 2, down + 36, "truth", "middle"))
     parts.append(_turned(12, (up + down) / 2, "predicted", -90, "note", "middle"))
-    return _picture(400, 376, "Predicted against true numbers", parts, "scatter")
+    return picture(400, 376, "Predicted against true numbers", parts, "scatter")
 
 
 def most_mistaken(evaluation: Evaluation) -> list[int]:
@@ -254,7 +243,7 @@ def _cell(x: float, y: float, size: float, content: tuple[int, float, bool], wor
     ).format(kind, x + 0.5, y + 0.5, size - 1, 0.1 + 0.9 * share, words, x + size / 2, y + size / 2, number)
 
 
-def _picture(
+def picture(
     width: float, height: float, name: str, parts: Sequence[Markup], kind: str, *, fixed: bool = False
 ) -> Markup:
     """Wrap parts into one SVG; a fixed one keeps its size on narrow screens and is scrolled."""
@@ -264,7 +253,13 @@ def _picture(
     ).format(kind, width, height, size, name, Markup("").join(parts))
 
 
-def _text(x: float, y: float, words: str, anchor: str) -> Markup:
+def grid(left: float, right: float, y: float, name: str) -> Markup:
+    """Draw a line across, named at its left end."""
+    line = Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(left, right, y, y)
+    return line + note(left - 8, y + 4, name, "end")
+
+
+def note(x: float, y: float, words: str, anchor: str) -> Markup:
     """Write a small note."""
     return Markup('<text class="note" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
         x, y, anchor, words
@@ -280,16 +275,16 @@ def _turned(x: float, y: float, words: str, angle: float, kind: str, anchor: str
     ).format(kind, x, y, angle, anchor, cut, words)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Return about four round numbers that hold low and high."""
-    spread = max(high - low, 1e-3)
+def ticks(low: float, high: float, *, most: int = 4, least: float = 1e-3) -> list[float]:
+    """Return up to `most` round steps that hold low and high, which count as `least` apart where they are nearer."""
+    spread = max(high - low, least)
     step = 10 ** math.floor(math.log10(spread))
-    step *= next(factor for factor in (0.2, 0.5, 1, 2, 5, 10) if spread / (step * factor) <= 4)
+    step *= next(factor for factor in (0.2, 0.5, 1, 2, 5, 10) if spread / (step * factor) <= most)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(index * step, 10) for index in range(first, max(last, first + 1) + 1)]
 
 
-def _apart(heights: Sequence[float], gap: float = 14) -> list[float]:
+def apart(heights: Sequence[float], gap: float = 14) -> list[float]:
     """Move label heights at least `gap` apart, keeping their order."""
     moved = list(heights)
     order = sorted(range(len(moved)), key=lambda index: moved[index])

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
 
 from headstart.report import charts, metrics, spans, words
-from headstart.report.document import versions
 from headstart.report.floors import floor_of
+from headstart.report.frame import fill
 from headstart.report.pictures import PictureAlbum, picture_album
 from headstart.report.texts import LONGEST, TextAlbum, text_album
 from headstart.store import atomic_write
@@ -76,24 +71,14 @@ def render(result: Result, model: Model, inputs: Mapping[str, Any], *, path: Pat
     """Write the report of a result as one HTML file and return its path.
 
     `inputs` maps the ids of test items to their raw inputs, for pictures with heat maps or texts with word weights;
-    where it lacks them the report says so. Texts and names of classes and files are untrusted and shown escaped; a
-    content security policy allows the page its own style sheet and embedded pictures, and nothing else.
+    where it lacks them the report says so.
     """
-    style = Markup(files("headstart.report").joinpath("templates/report.css").read_text(encoding="utf-8"))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("headstart.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["kind_of"] = lambda name: metrics.metric(name).kind
     album = _album(result, model, inputs)
-    page = environment.get_template("report.html").render(
+    page = fill(
+        "report.html",
+        title=words.title(result),
         result=result,
         spec=model.encoder.spec,
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         album=album,
         shows_texts=isinstance(album, TextAlbum),
         groups=group_rows(result.receipt, model),
@@ -103,11 +88,7 @@ def render(result: Result, model: Model, inputs: Mapping[str, Any], *, path: Pat
         ],
         panels=panels(result),
         plan=json.dumps(words.settings_of(result), indent=2, ensure_ascii=False),
-        versions=versions(),
-        today=datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
         charts=charts,
-        words=words,
-        metrics=metrics,
         spans=spans,
         nouns=words.nouns(result),
         use=words.use_of(result),

@@ -184,10 +184,10 @@ def _tag(place: Place, opened: _Read) -> str:
 def _shown(item: Predicted, opened: _Read, kinds: Sequence[Run], matter: np.ndarray) -> ShownText:
     """Cut a text to the stretch of words that matters most, and keep the whole beside it."""
     text = opened.text
-    bounds = [(_snap(text, start), _snap(text, end)) for start, end in opened.bounds]
+    bounds = [(snap(text, start), snap(text, end)) for start, end in opened.bounds]
     start, end = _stretch(text, bounds, matter)
     is_whole = start == 0 and end == len(text)
-    last = _snap(text, min(len(text), LONGEST))
+    last = snap(text, min(len(text), LONGEST))
     return ShownText(
         item,
         tuple(_runs(text, bounds, kinds, (start, end))),
@@ -238,7 +238,7 @@ def _joined(runs: Sequence[Run]) -> list[Run]:
 def _stretch(text: str, bounds: Sequence[tuple[int, int]], matter: np.ndarray) -> tuple[int, int]:
     """Return where the stretch of at most SHORT characters begins and ends whose words matter most together."""
     if len(text) <= SHORT or not bounds:
-        return 0, _snap(text, min(len(text), SHORT))
+        return 0, snap(text, min(len(text), SHORT))
     sums = np.concatenate([[0.0], np.cumsum(matter)])
     best, left, found = -1.0, 0, (0, 0)
     for right in range(len(bounds)):
@@ -251,10 +251,10 @@ def _stretch(text: str, bounds: Sequence[tuple[int, int]], matter: np.ndarray) -
         right += 1
     start = bounds[left][0] if left else 0
     end = len(text) if right + 1 == len(bounds) else bounds[right][1]
-    return start, min(end, _snap(text, min(len(text), start + SHORT)))
+    return start, min(end, snap(text, min(len(text), start + SHORT)))
 
 
-def _snap(text: str, at: int) -> int:
+def snap(text: str, at: int) -> int:
     """Move a cut forward until it divides no letter from its marks and no emoji from what it is joined to."""
     while 0 < at < len(text) and (
         unicodedata.category(text[at])[0] == "M"

@@ -15,7 +15,6 @@ from headstart.report.words import count
 from headstart.result import Rung, Selection, Shortlisted
 from headstart.select.layout import END_SECONDS, laid_out
 from headstart.select.race import Budget, Halved, epochs_said, finalists, halve
-from headstart.select.rank import rank
 from headstart.select.rounds import Finalist, frozen, stopped
 from headstart.select.search import Method, Search, present
 from headstart.train.runtime import Context, Event
@@ -54,9 +53,9 @@ def choose(
             why = f"{entries[0].name} is the only candidate whose weights are on this machine: nothing to rank or race"
             return search.unraced(entries[0], method, Selection(entries[0].name, (why,)))
         search.tell(f"{len(entries)} candidates are ranked")
-        ranking = rank(dataset, entries, source=source, context=inner)
+        ranking = search.ranked(entries)
         if wish.download and search.fetched(ranking):
-            ranking = rank(dataset, entries, source=source, context=inner)
+            ranking = search.ranked(entries)
         return _raced(search, ranking, began)
 
 

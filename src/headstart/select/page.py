@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jinja2
 from markupsafe import Markup
 
 from headstart.core.registry import resolve
-from headstart.report import metrics, words
-from headstart.report.document import versions
+from headstart.report import charts, metrics
+from headstart.report.frame import fill
 from headstart.store import atomic_write, explained
 
 if TYPE_CHECKING:
@@ -54,30 +49,19 @@ STYLE = """
 def render(ranking: Ranking, *, title: str, path: Path) -> Path:
     """Write a ranking as one HTML file with everything inside and return its path.
 
-    Names are untrusted and shown escaped; a content security policy allows the page its own style sheet alone.
     StoreError where the file cannot be written.
     """
-    css = files("headstart.report").joinpath("templates/report.css").read_text(encoding="utf-8")
-    style = Markup(css + STYLE)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = files("headstart.select").joinpath("ranking.html").read_text(encoding="utf-8")
     quality = resolve("task", ranking.task).quality_name
-    page = environment.from_string(template).render(
+    page = fill(
+        "ranking.html",
+        style=STYLE,
         ranking=ranking,
         title=title,
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         rows=ranking.shown(SHOWN),
         picture=picture(ranking.shown(SHOWN), ranking.pick, quality=metrics.metric(quality).title),
         metric=metrics.metric(quality),
         foresees=any(row.fine_tuned for row in ranking.rows),
         nouns=resolve("modality", ranking.modality).NOUN,
-        versions=versions(),
-        today=datetime.now(UTC).strftime("%d %B %Y").lstrip("0"),
-        metrics=metrics,
-        words=words,
     )
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +75,7 @@ def picture(rows: Sequence[Ranked], pick: str, *, quality: str) -> Markup:
     shown = [row for row in rows if row.frozen] or list(rows)[:MOST_UNPROBED]
     lows = [row.fine_tuned.low if row.fine_tuned else row.score for row in shown]
     highs = [row.fine_tuned.high if row.fine_tuned else row.score for row in shown]
-    ticks = _rounded(min(lows), max(highs))
+    ticks = charts.ticks(min(lows), max(highs), most=5, least=0.01)
     times = [row.finetune_seconds for row in shown]
     first, last = math.log(min(times)) - 0.4, math.log(max(times)) + 0.4
 
@@ -101,14 +85,14 @@ def picture(rows: Sequence[Ranked], pick: str, *, quality: str) -> Markup:
             ticks[-1] - ticks[0]
         )
 
-    parts = [_grid(place(times[0], tick)[1], tick) for tick in ticks]
+    parts = [charts.grid(LEFT, RIGHT, place(times[0], tick)[1], f"{tick:g}") for tick in ticks]
     parts += [
-        _note(place(seconds, ticks[0])[0], DOWN + 18, label, "middle")
+        charts.note(place(seconds, ticks[0])[0], DOWN + 18, label, "middle")
         for label, seconds in TICKS.items()
         if first <= math.log(seconds) <= last
     ]
-    parts.append(_note((LEFT + RIGHT) / 2, DOWN + 38, "time to fine-tune all layers", "middle"))
-    parts.append(_note(LEFT - 44, UP - 8, quality, "start"))
+    parts.append(charts.note((LEFT + RIGHT) / 2, DOWN + 38, "time to fine-tune all layers", "middle"))
+    parts.append(charts.note(LEFT - 44, UP - 8, quality, "start"))
     points = [place(row.finetune_seconds, row.score) for row in shown]
     heights = _beside(points, [row.entry.name for row in shown])
     for row, (x, y), height, low, high in zip(shown, points, heights, lows, highs, strict=True):
@@ -116,9 +100,7 @@ def picture(rows: Sequence[Ranked], pick: str, *, quality: str) -> Markup:
         span = place(row.finetune_seconds, low)[1], place(row.finetune_seconds, high)[1]
         parts.append(_point((x, y), span, height, row.entry.name, kind))
     name = f"{quality} against the time to fine-tune, by network"
-    return Markup('<svg class="chart trade" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, name, Markup("").join(parts)
-    )
+    return charts.picture(WIDTH, HEIGHT, name, parts, "trade")
 
 
 def _point(at: tuple[float, float], span: tuple[float, float], height: float, name: str, kind: str) -> Markup:
@@ -130,28 +112,6 @@ def _point(at: tuple[float, float], span: tuple[float, float], height: float, na
         '<circle class="dot {0}" cx="{1:.1f}" cy="{6:.1f}" r="5"/>'
         '<text class="{0}" x="{8:.1f}" y="{9:.1f}">{10}</text>'
     ).format(kind, x, *span, x + 6, x + GAP - 3, y, height, x + GAP, height + 4, name)
-
-
-def _grid(y: float, tick: float) -> Markup:
-    """Draw a line across at a round quality, and say which."""
-    line = Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, RIGHT, y, y)
-    return line + _note(LEFT - 8, y + 4, f"{tick:g}", "end")
-
-
-def _note(x: float, y: float, text: str, anchor: str) -> Markup:
-    """Write a small note."""
-    return Markup('<text class="note" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
-        x, y, anchor, text
-    )
-
-
-def _rounded(low: float, high: float) -> list[float]:
-    """Return three to six round numbers that hold low and high."""
-    spread = max(high - low, 0.01)
-    step = 10.0 ** math.floor(math.log10(spread))
-    step *= next(factor for factor in (0.2, 0.5, 1, 2) if spread / (step * factor) <= 5)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 10) for index in range(first, max(last, first + 1) + 1)]
 
 
 def _beside(points: Sequence[tuple[float, float]], names: Sequence[str]) -> list[float]:

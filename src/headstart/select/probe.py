@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from headstart.core.errors import DataError, EncoderError
+from headstart.core.errors import DataError, EncoderError, ModelFolderError, PlanError, TrainingError
 from headstart.core.registry import resolve
-from headstart.core.settings import Extract, Pretrained, Source, parse
+from headstart.core.settings import Extract, Pretrained, Source, Split, parse
 from headstart.data.audit import audit
 from headstart.features.encode import Encoded, Rows, encode, take
 from headstart.features.runtime import choose_runtime
 from headstart.model import Model, open_encoder
 from headstart.pipeline.heads import race_heads
-from headstart.pipeline.material import clusters
+from headstart.pipeline.material import audited, clusters, drawn
 from headstart.planning import TIMED_ITEMS, sample_values
 from headstart.select.scores import h_score, logme
 from headstart.select.timing import Pace, timed
@@ -37,6 +37,8 @@ FEWEST_VALUES = 8
 """Fewest items that numbers, several labels or tags are probed on."""
 SCORED_ROWS = 5_000
 """Rows that LogME and the H-score look at, at most (of words of texts there are many)."""
+UNUSABLE = (EncoderError, ModelFolderError, PlanError, TrainingError)
+"""What a candidate raises that cannot be used."""
 TIMED_FROM = 32
 """With fewer items encoded now, the time that each takes is that of a forward pass."""
 
@@ -93,6 +95,32 @@ class Probe:
 def task_of(dataset: TableDataset) -> Task:
     """Return what the targets of a dataset ask for."""
     return resolve("task", dataset.task)(dataset.labels)
+
+
+def untested(
+    dataset: TableDataset, entries: Sequence[Entry], *, split: Split, source: Source, context: Context
+) -> TableDataset:
+    """Return the data with the test split that a fit with this seed draws: nothing is chosen on items that score it.
+
+    It is drawn as a run draws it, from the audit of all items as the first of `entries` that opens has seen them. (Near
+    twins of texts are told by features, so with another network they may differ.) A test split that the data bring
+    stays; where no candidate opens, so do the data.
+    """
+    if not split.respect:
+        dataset = dataset.with_splits([None] * len(dataset))
+    elif "test" in dataset.splits:
+        return dataset
+    for entry in entries:
+        try:
+            whole = look(entry, dataset, source, context).encoded
+        except UNUSABLE:
+            continue  # The ranking looks at it again and tells why.
+        found = audited(dataset, whole, source)
+        kept = drawn(dataset, found, task_of(dataset), split, seed=context.seed)
+        held_out = {name for name, part in zip(kept.ids, kept.splits, strict=True) if part == "test"}
+        parts = zip(dataset.ids, dataset.splits, strict=True)
+        return dataset.with_splits(["test" if name in held_out else part for name, part in parts])
+    return dataset
 
 
 def sampled(dataset: TableDataset, *, most: int, seed: int) -> TableDataset:

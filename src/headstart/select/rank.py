@@ -5,35 +5,44 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import NormalDist
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.core.errors import EncoderError, ModelFolderError, PlanError, TrainingError, nearest
+from headstart.core.errors import EncoderError, PlanError, nearest
 from headstart.core.registry import resolve
-from headstart.core.settings import FineTune, Split
+from headstart.core.settings import FineTune, Rank, Split
 from headstart.data import require_targets
 from headstart.pipeline.material import clusters
 from headstart.planning import DEFAULT_ENCODER
 from headstart.select.catalog import HERE, Filters, catalog, select, whereabouts
 from headstart.select.expect import CONFIDENCE, Estimate, Expected, Reach, expected, reach_of
 from headstart.select.history import History, Traits, shipped
-from headstart.select.probe import Items, Probe, look, probe, require_enough, sampled, settled, task_of
+from headstart.select.probe import (
+    UNUSABLE,
+    Items,
+    Probe,
+    look,
+    probe,
+    require_enough,
+    sampled,
+    settled,
+    task_of,
+    untested,
+)
 from headstart.select.reasons import ABSENT, DEAR, FAILED, Grounds, notes, reasons
 from headstart.select.timing import HEAD_SECONDS, Pace, log_cost, paces, training_seconds
 from headstart.train.runtime import Context, Event
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from headstart.core.settings import Source
     from headstart.data import TableDataset
     from headstart.select.catalog import Entry
 
-SAMPLE = 1000
-"""Items that a probe looks at, at most."""
+USUAL_SPLIT, UNLIMITED = Split(), Rank()
 LONGEST_NOTE = 160
 """Characters of a reason that a table can hold."""
 MOST_SHARED = 0.95
@@ -107,29 +116,29 @@ def rank(
     *,
     source: Source,
     context: Context,
-    sample: int = SAMPLE,
+    sample: int = UNLIMITED.sample,
+    split: Split = USUAL_SPLIT,
     history: History | None = None,
 ) -> Ranking:
     """Return the candidates for labelled data, the best first; nothing is fetched, and the test split is not looked at.
 
-    Candidates whose weights are on this machine are probed on at most `sample` items, the cheapest first; the others
-    are placed by their prior. `history` are the recorded runs to learn from (those shipped by default).
+    That is the data's own, or the one that a fit with the settings `split` and the context's seed will draw. Candidates
+    whose weights are on this machine are probed on at most `sample` items, the cheapest first; the others are placed by
+    their prior. `history` are the recorded runs to learn from (those shipped by default).
     DataError where nothing can be compared on these data, PlanError where no candidate suits them, EncoderError where
     none of the candidates can be loaded.
     """
     require_targets(dataset, source=source.uri)
     suited = _suited(dataset, entries)
+    _require_enough(sampled(dataset, most=sample, seed=context.seed))  # Before anything is encoded.
+    suited.sort(key=lambda entry: log_cost(entry, context.device.type))
+    here = [entry for entry in suited if whereabouts(entry) in HERE]
+    dataset = untested(dataset, here, split=split, source=source, context=context)
     chosen = sampled(dataset, most=sample, seed=context.seed)
-    require_enough(chosen, clusters(chosen.groups, ()))
+    _require_enough(chosen)
     known = shipped(dataset.modality, dataset.task) if history is None else history
     found = _probed(suited, chosen, source, context)
-    if len(found.failed) == len(suited):
-        faults = "; ".join(f"{name}: {note}" for name, note in found.notes.items())
-        raise EncoderError(
-            f"none of the {len(suited)} candidates can be used ({faults})",
-            expected="a network whose weights can be loaded",
-            fix="mend the entries named, or give other candidates",
-        )
+    _require_usable(found, len(suited))
     traits = {entry.name: Traits.of(entry) for entry in suited}
     quality, error = _readings(list(traits), found)
     result = expected(traits, quality, error, n_train=num_trained(dataset), history=known)
@@ -163,14 +172,13 @@ def rank(
 
 
 def considered(
-    dataset: TableDataset, names: Sequence[str] | None = None, *, own: Path | None = None, **limits: Any
+    dataset: TableDataset, names: Sequence[str] | None = None, limits: Rank = UNLIMITED
 ) -> tuple[Entry, ...]:
-    """Return the candidates of the catalog, and of the user's `own` file, that suit some data and keep to `limits`.
+    """Return the candidates of the catalog, and of the user's own file, that suit some data and keep to `limits`.
 
-    `limits` are those of `select.catalog.Filters`. PlanError names a candidate that is not known, or the limit that
-    left none.
+    PlanError names a candidate that is not known, or the limit that left none.
     """
-    known = catalog(dataset.modality, own=own)
+    known = catalog(dataset.modality, own=Path(limits.catalog) if limits.catalog else None)
     if names is not None:
         by_name = {entry.name: entry for entry in known}
         for name in names:
@@ -181,7 +189,11 @@ def considered(
                     fix="correct the name, or describe it in a file of your own (--catalog FILE)",
                 )
         known = tuple(by_name[name] for name in names)
-    return select(known, Filters(task=dataset.task, **limits))
+    filters = Filters(
+        task=dataset.task, licence=limits.licence, max_parameters_m=limits.max_parameters_m,
+        max_gmacs=limits.max_gmacs, offline=limits.offline,
+    )  # fmt: skip
+    return select(known, filters)
 
 
 def _suited(dataset: TableDataset, entries: Sequence[Entry]) -> list[Entry]:
@@ -200,11 +212,15 @@ def _suited(dataset: TableDataset, entries: Sequence[Entry]) -> list[Entry]:
     return suited
 
 
+def _require_enough(sample: TableDataset) -> None:
+    """Refuse a sample on which no cross-validation can compare networks (DataError)."""
+    require_enough(sample, clusters(sample.groups, ()))
+
+
 def _probed(entries: Sequence[Entry], sample: TableDataset, source: Source, context: Context) -> _Probed:
-    """Probe the candidates whose weights are here, the cheapest first; those that cannot be loaded are told of."""
+    """Probe the candidates whose weights are here, in their order; those that cannot be loaded are told of."""
     found = _Probed()
-    kind = context.device.type
-    for done, entry in enumerate(sorted(entries, key=lambda one: log_cost(one, kind))):
+    for done, entry in enumerate(entries):
         event = Event("probe", done, len(entries), entry.name)
         context.progress(event)
         place = whereabouts(entry)
@@ -217,7 +233,7 @@ def _probed(entries: Sequence[Entry], sample: TableDataset, source: Source, cont
             found.items = found.items or settled(sample, seen.encoded, source)
             # The heads' own bars would hide how many candidates are done.
             found.probes[entry.name] = probe(seen, found.items, _under(event, context))
-        except (EncoderError, ModelFolderError, PlanError, TrainingError) as error:
+        except UNUSABLE as error:
             # A library's reasons may run over many lines.
             reason = shorten(error.given, LONGEST_NOTE, placeholder=" ...")
             found.notes[entry.name] = f"{FAILED}: {reason}"
@@ -225,6 +241,17 @@ def _probed(entries: Sequence[Entry], sample: TableDataset, source: Source, cont
             context.progress(Event("probe", message=f"{entry.name} is skipped: {reason}"))
     context.progress(Event("probe", len(entries), len(entries)))
     return found
+
+
+def _require_usable(found: _Probed, count: int) -> None:
+    """Refuse a ranking in which every candidate failed (EncoderError)."""
+    if len(found.failed) == count:
+        faults = "; ".join(f"{name}: {note}" for name, note in found.notes.items())
+        raise EncoderError(
+            f"none of the {count} candidates can be used ({faults})",
+            expected="a network whose weights can be loaded",
+            fix="mend the entries named, or give other candidates",
+        )
 
 
 def _under(event: Event, context: Context) -> Context:

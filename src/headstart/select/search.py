@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.core.errors import EncoderError, PlanError
 from headstart.core.hashing import digest
-from headstart.core.settings import Auto, Extract, FewShot, FineTune, Pretrained, Source, parse
+from headstart.core.settings import Auto, Extract, FewShot, FineTune, Pretrained, Source, Split, parse
 from headstart.model import open_encoder
 from headstart.planning import Opened, facts_of, proposed
 from headstart.recipes import propose
 from headstart.select.catalog import Filters, catalog, select, whereabouts
+from headstart.select.rank import rank
 from headstart.train.runtime import Context, Event
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ class Search:
         return tuple(
             replace(entry, encoder={**entry.encoder, **own}) for entry in present(self.dataset, self.wish)
         )
+
+    def ranked(self, entries: Sequence[Entry]) -> Ranking:
+        """Rank candidates by what a run will train on."""
+        split = parse(Split, self.given.get("split", {}), what="--set split.*")
+        return rank(self.dataset, entries, source=self.source, context=self.context, split=split)
 
     def opened(self, entry: Entry, method: Method) -> Opened:
         """Return the plan for one network."""
