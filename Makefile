@@ -18,7 +18,7 @@ STAMP := $(VENV)/.synced-$(LOCK)
 # uv does not read pip's settings, so a mirror that pip was told of is handed on.
 INDEX = $${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2>/dev/null \
 	|| echo https://pypi.org/simple)}}
-UV = UV_DEFAULT_INDEX="$(INDEX)" $(BIN)/python -m uv
+UV = UV_COMPILE_BYTECODE_TIMEOUT=600 UV_DEFAULT_INDEX="$(INDEX)" $(BIN)/python -m uv
 
 .PHONY: help setup demo format check test bench bench-setup lock clean
 
