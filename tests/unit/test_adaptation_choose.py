@@ -1,0 +1,242 @@
+"""The choice without labels: the kind of shift, guards, votes; and what a few labels change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.adaptation.candidates import NOTHING, Candidate, Field, field_of
+from headstart.adaptation.choose import Labels, choose, paired_p
+from headstart.adaptation.guards import effective_rank, objection
+from headstart.adaptation.votes import cluster_agreement, ensemble_agreement, peer_agreement
+from headstart.core.settings import Extract, Pretrained
+from headstart.heads import LinearHead, OffsetHead
+from headstart.methods.extract import extract
+from headstart.model import Model
+from headstart.pipeline.heads import calibrate
+from headstart.store import Store
+from headstart.tasks.classification import Classification
+from headstart.train.runtime import Context, ignore
+
+WIDTH, NAMES = 16, ("a", "b", "c")
+MEANS = np.random.default_rng(0).normal(0, 1.1, (3, WIDTH))
+
+
+def draw(
+    count: int, seed: int, shares: tuple[float, ...] = (0.34, 0.33, 0.33)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw features [n, WIDTH] and class ids [n]."""
+    generator = np.random.default_rng(seed)
+    truth = generator.choice(3, count, p=shares)
+    return (MEANS[truth] + generator.normal(0, 1, (count, WIDTH))).astype(np.float32), truth
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[Model, np.ndarray, np.ndarray]:
+    """Return a model of three Gaussians, and what it was trained on."""
+    context = Context(Store(tmp_path), torch.device("cpu"), 1, 0, ignore, workers=0)
+    features, truth = draw(400, 1)
+    task = Classification(NAMES)
+    names = [str(row) for row in range(len(truth))]
+    done = extract({"pooled": [features]}, truth, names, task=task, settings=Extract(), context=context)
+    model = Model(None, task, done.head.eval(), Pretrained())  # type: ignore[arg-type]
+    calibrate(model, done.held_out_logits, [NAMES[index] for index in truth[done.held_out]])
+    return model, features, truth
+
+
+def contest(model: Model, *outputs: tuple[str, str, np.ndarray]) -> Field:
+    """Return a field of candidates with these names, families and outputs."""
+    return Field(
+        tuple(Candidate(name, family, model, values) for name, family, values in outputs),  # type: ignore[arg-type]
+        np.zeros(0, np.int64),
+        np.zeros((0, 3)),
+    )
+
+
+def says(answers: np.ndarray, sure: float = 4.0) -> np.ndarray:
+    """Return outputs [m, 3] that name these classes."""
+    return sure * np.eye(3, dtype=np.float32)[answers]
+
+
+def test_each_kind_of_shift_is_answered_in_its_own_way(trained: tuple[Model, np.ndarray, np.ndarray]) -> None:
+    model, source, truth = trained
+    moved, wanted = draw(500, 2)
+    moved = moved * 2 + 4
+    skewed, rare = draw(500, 3, (0.85, 0.1, 0.05))
+    for target, goal, kind, way in (
+        (moved, wanted, "appearance", "standardised, self-training"),
+        (skewed, rare, "label", "prior by EM"),
+    ):
+        found = field_of(model, target, source=source, truth=truth)
+        choice = choose(found, kind, clusters=goal)
+        assert choice.chosen == way
+        score = {one.name: (one.target.argmax(1) == goal).mean() for one in found.candidates}
+        assert score[way] > score[NOTHING]
+        assert {row.name for row in choice.verdicts} == set(score)
+
+
+def test_every_candidate_is_a_model_that_says_what_it_was_judged_by(
+    trained: tuple[Model, np.ndarray, np.ndarray],
+) -> None:
+    model, source, truth = trained
+    target, _ = draw(120, 2)
+    for one in field_of(model, target, source=source, truth=truth).candidates:
+        with torch.inference_mode():
+            np.testing.assert_allclose(
+                one.model.head(torch.from_numpy(target)).numpy(), one.target, atol=1e-5
+            )
+
+
+def test_without_the_source_the_ways_that_need_it_are_left_out(
+    trained: tuple[Model, np.ndarray, np.ndarray],
+) -> None:
+    model, _, _ = trained
+    target, _ = draw(120, 2)
+    names = {one.name for one in field_of(model, target).candidates}
+    assert names == {NOTHING, "prior by EM", "prior by BBSE", "self-training", "propagation", "centroids"}
+
+
+def test_one_item_and_missing_classes_are_adapted_to_without_a_crash(
+    trained: tuple[Model, np.ndarray, np.ndarray],
+) -> None:
+    model, source, truth = trained
+    one, _ = draw(1, 5)
+    lone, _ = draw(80, 5, (1.0, 0.0, 0.0))
+    for target in (one, lone):
+        assert all(
+            np.isfinite(each.target).all()
+            for each in field_of(model, target, source=source, truth=truth).candidates
+        )
+
+
+def test_nothing_is_done_where_nothing_moved_or_only_labels_could_tell(
+    trained: tuple[Model, np.ndarray, np.ndarray],
+) -> None:
+    model, source, truth = trained
+    target, wanted = draw(120, 2)
+    found = field_of(model, target, source=source, truth=truth)
+    assert choose(found, "none", clusters=wanted).chosen == NOTHING
+    both = choose(found, "both", clusters=wanted)
+    assert both.chosen == NOTHING
+    assert "labels" in both.reasons[0]
+
+
+def test_a_collapsed_candidate_is_rejected(trained: tuple[Model, np.ndarray, np.ndarray]) -> None:
+    model, _, _ = trained
+    answers = np.arange(90) % 3
+    found = contest(
+        model, (NOTHING, "nothing", says(answers)), ("self-training", "cached", says(np.zeros(90, int)))
+    )
+    assert "collapsed" in objection(found.candidates[1], found)
+    assert choose(found, "mixed", clusters=answers).chosen == NOTHING
+
+
+def test_outputs_that_are_not_finite_are_rejected(trained: tuple[Model, np.ndarray, np.ndarray]) -> None:
+    model, _, _ = trained
+    bad = says(np.arange(9) % 3)
+    bad[0, 0] = np.nan
+    found = contest(model, (NOTHING, "nothing", says(np.arange(9) % 3)), ("self-training", "cached", bad))
+    assert "finite" in objection(found.candidates[1], found)
+
+
+def test_a_candidate_that_forgot_the_source_is_rejected(
+    trained: tuple[Model, np.ndarray, np.ndarray],
+) -> None:
+    model, _, _ = trained
+    truth = np.arange(60) % 3
+    one = Candidate("self-training", "cached", model, says(truth), held_out=says((truth + 1) % 3))
+    found = Field((Candidate(NOTHING, "nothing", model, says(truth)), one), truth, says(truth))
+    assert "forgot the source" in objection(one, found)
+
+
+def test_an_aligned_head_that_is_torn_is_rejected(trained: tuple[Model, np.ndarray, np.ndarray]) -> None:
+    model, _, _ = trained
+    truth = np.arange(60) % 3
+    unsure = 0.1 * says(truth)
+    one = Candidate("standardised, self-training", "cached", model, says(truth), says(truth), untaught=unsure)
+    found = Field((Candidate(NOTHING, "nothing", model, says(truth)), one), truth, says(truth))
+    assert "torn" in objection(one, found)
+    assert choose(found, "appearance", clusters=truth).chosen == NOTHING
+
+
+def test_features_that_lost_their_variety_are_noticed(trained: tuple[Model, np.ndarray, np.ndarray]) -> None:
+    model, _, _ = trained
+    answers = np.arange(60) % 3
+    rich, _ = draw(60, 1)
+    poor = np.outer(np.arange(60), np.ones(WIDTH)).astype(np.float32)
+    assert effective_rank(rich) > 10 > 2 > effective_rank(poor)
+    found = Field(
+        (
+            Candidate(NOTHING, "nothing", model, says(answers), features=rich),
+            Candidate("mcc", "trained", model, says(answers), features=poor),
+        ),
+        np.zeros(0, np.int64),
+        np.zeros((0, 3)),
+    )
+    assert "effective rank" in objection(found.candidates[1], found)
+
+
+def test_a_trained_rival_must_win_every_vote(trained: tuple[Model, np.ndarray, np.ndarray]) -> None:
+    model, _, _ = trained
+    truth = np.arange(300) % 3
+    noise = np.random.default_rng(0)
+
+    def spoilt(share: float) -> np.ndarray:
+        wrong = noise.random(300) < share
+        return np.where(wrong, (truth + 1 + noise.integers(0, 2, 300)) % 3, truth)
+
+    found = contest(
+        model,
+        (NOTHING, "nothing", says(spoilt(0.5))),
+        ("standardised, self-training", "cached", says(spoilt(0.3))),
+        ("standardised", "cached", says(spoilt(0.2))),
+        ("mcc", "trained", says(spoilt(0.02))),
+    )
+    assert choose(found, "appearance", clusters=truth).chosen == "mcc"
+    assert choose(found, "appearance", clusters=found.candidates[1].target.argmax(1)).chosen != "mcc"
+
+
+def test_labels_overrule_the_votes_both_ways(trained: tuple[Model, np.ndarray, np.ndarray]) -> None:
+    model, _, _ = trained
+    truth = np.arange(120) % 3
+    wrong = (truth + 1) % 3
+    good, bad = says(truth), says(np.where(np.arange(120) < 60, wrong, truth))
+    few = Labels(np.arange(20), truth[:20])
+    found = contest(model, (NOTHING, "nothing", bad), ("self-training", "cached", good))
+    assert choose(found, "none", clusters=truth, labels=few).chosen == "self-training"
+    harmful = contest(model, (NOTHING, "nothing", good), ("self-training", "cached", bad))
+    choice = choose(harmful, "mixed", clusters=truth, labels=few)
+    assert choice.chosen == NOTHING
+    assert "speak against" in choice.reasons[-1]
+
+
+def test_the_paired_test_is_exact() -> None:
+    assert paired_p(0, 0) == 1
+    assert paired_p(5, 0) == pytest.approx(1 / 32)
+    assert paired_p(3, 1) == pytest.approx(5 / 16)
+
+
+def test_votes_prefer_whoever_stands_in_the_middle(trained: tuple[Model, np.ndarray, np.ndarray]) -> None:
+    model, _, _ = trained
+    truth = np.arange(90) % 3
+    crowd = [says(np.where(np.arange(90) % 10 == part, (truth + 1) % 3, truth)) for part in range(3)]
+    stray = says((truth + 1) % 3)
+    every = contest(
+        model, *((str(part), "cached", one) for part, one in enumerate([*crowd, stray]))
+    ).candidates
+    assert ensemble_agreement(every).argmin() == 3
+    assert peer_agreement(every).argmin() == 3
+    assert cluster_agreement(every, truth)[3] == pytest.approx(1)
+
+
+def test_an_offset_head_is_rebuilt_from_its_arguments() -> None:
+    inner = LinearHead(4, 3)
+    torch.nn.init.normal_(inner.weight)
+    head = OffsetHead.of(inner, torch.tensor([1.0, 0.0, -1.0]))
+    again = OffsetHead(**head.arguments())
+    again.load_state_dict(head.state_dict())
+    features = torch.randn(5, 4)
+    torch.testing.assert_close(again(features), inner(features) + torch.tensor([1.0, 0.0, -1.0]))
