@@ -13,9 +13,11 @@ NAMES = (
     "fewshot",
     "ner",
     "text_transfer",
+    "adapt",
     "rank",
     "labels",
     "prove",
+    "chain",
 )
 
 
