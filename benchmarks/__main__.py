@@ -18,6 +18,7 @@ NAMES = (
     "labels",
     "prove",
     "chain",
+    "pretrain",
 )
 
 
@@ -26,8 +27,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--quick", action="store_true", help="a subset that ends within 3 minutes on 2 cores")
+    parser.add_argument("--only", metavar="PARTS", help="some parts of `pretrain`, divided by commas")
     arguments = parser.parse_args()
-    return import_module(f"benchmarks.{arguments.name}").run(quick=arguments.quick)
+    parts = {"only": arguments.only} if arguments.only else {}
+    return import_module(f"benchmarks.{arguments.name}").run(quick=arguments.quick, **parts)
 
 
 raise SystemExit(main())

@@ -3,7 +3,7 @@
 Each shift is a labelled source and a target whose labels only score. A seed draws nine tenths of both (halves of one
 folder where the target is a darkened or resampled copy of it), trains the heads of `headstart fit` on the source, and
 adapts them. Single ways and the oracle, which looks at the labels, are in the table and never in the choice.
-skada's methods get the same features and labels, and its entropy score chooses among them.
+On PACS skada's methods get the same features and labels, and its entropy score chooses among them.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ SKEW = (0.71, 0.15, 0.07, 0.07)
 LEAST_RESAMPLED = 120
 WARM, TIMED = 8, 64
 RESAMPLES = 10_000
+PEERED = ("photo to art_painting", "art_painting to photo")
+"""Shifts on which the peers run: their transport plans take a minute each."""
 LEAST_GAIN, MOST_LOSS = 4.0, 0.5
 """Points over doing nothing, on average and for the worst shift."""
 
@@ -109,7 +111,7 @@ def run(*, quick: bool) -> int:
     trials: list[Trial] = []
     for pair in pairs:
         for seed in range(2 if quick else SEEDS):
-            trials.append(_trial(pair, seed, context, with_peers=not quick))
+            trials.append(_trial(pair, seed, context, with_peers=pair.name in PEERED))
             _tell(trials[-1])
     return publish("adapt", _claims(trials, quick=quick), rows=[_row(trial) for trial in trials], quick=quick)
 
@@ -301,15 +303,20 @@ def _peers(
         "skada, source only": (),
         "skada, CORAL": (skada.CORALAdapter(),),
         "skada, subspace alignment": (skada.SubspaceAlignmentAdapter(n_components=64),),
-        "skada, linear OT": (skada.LinearOTMappingAdapter(),),
-        "skada, entropic OT": (skada.EntropicOTMappingAdapter(),),
-        "skada, class-regularised OT": (skada.ClassRegularizerOTMappingAdapter(norm="lpl1"),),
+        "skada, linear OT": (skada.LinearOTMappingAdapter(reg=1e-3),),
+        "skada, entropic OT": (skada.EntropicOTMappingAdapter(reg_e=0.05, norm="max"),),
+        "skada, class-regularised OT": (skada.ClassRegularizerOTMappingAdapter(reg_e=100.0, norm="lpl1"),),
     }
     for name, steps in adapters.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pipe = skada.make_da_pipeline(*steps, LogisticRegression(C=0.1, max_iter=300))
-            pipe.fit(features, labels, sample_domain=domain)
+            try:
+                pipe.fit(features, labels, sample_domain=domain)
+            except ValueError as error:
+                # A peer whose mapping is not finite takes no part in its own choice.
+                print(f"  {name}: {str(error).splitlines()[0]}", flush=True)
+                continue
             said = pipe.predict(features[len(truth) :], sample_domain=domain[len(truth) :])
             chosen[name] = float(PredictionEntropyScorer()(pipe, features, labels, sample_domain=domain))
         scores[name] = 100 * float((np.array(names)[said.astype(int)] == target.labels).mean())
@@ -345,23 +352,19 @@ def _claims(trials: Sequence[Trial], *, quick: bool) -> list[Claim]:
             "all cached candidates, meter and choice against a pass over the target (cpu)", spent / forward, 1
         )
     )
-    return claims if quick else [*claims, *_against_peers(by_pair)]
+    return claims if quick else [*claims, _against_peers(by_pair)]
 
 
-def _against_peers(by_pair: Mapping[str, Sequence[Trial]]) -> list[Claim]:
+def _against_peers(by_pair: Mapping[str, Sequence[Trial]]) -> Claim:
     """Judge PACS against the best of the peers, each chosen as it chooses itself."""
-    pacs = [trial for name, each in by_pair.items() if "photo" in name for trial in each]
-    every = [trial for each in by_pair.values() for trial in each]
-    claims: list[Claim] = []
-    for words, part in (("PACS", pacs), ("all shifts", every)):
-        ours = np.array([trial.scores[trial.chosen] for trial in part])
-        theirs = np.array([trial.peers[trial.peer] for trial in part])
-        low, high = _interval(ours - theirs)
-        scores = f"{ours.mean():.1f} against {theirs.mean():.1f}"
-        value = f"{scores}: {(ours - theirs).mean():+.1f} [{low:+.1f}, {high:+.1f}]"
-        met = bool(ours.mean() >= theirs.mean())
-        claims.append(Claim(f"{words}: against skada, chosen by its entropy score", value, ">= 0", met))
-    return claims
+    trials = [trial for name in PEERED for trial in by_pair[name]]
+    ours = np.array([trial.scores[trial.chosen] for trial in trials])
+    theirs = np.array([trial.peers[trial.peer] for trial in trials])
+    low, high = _interval(ours - theirs)
+    scores = f"{ours.mean():.1f} against {theirs.mean():.1f}"
+    value = f"{scores}: {(ours - theirs).mean():+.1f} [{low:+.1f}, {high:+.1f}]"
+    met = bool(ours.mean() >= theirs.mean())
+    return Claim("PACS: against skada, chosen by its entropy score", value, ">= 0", met)
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

@@ -6,7 +6,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headstart.api import audit, evaluate, explain, fit, labels, load, plan, predict, prove, rank, run
+    from headstart.api import (
+        adapt,
+        audit,
+        chain,
+        evaluate,
+        explain,
+        fit,
+        labels,
+        load,
+        plan,
+        predict,
+        pretrain,
+        prove,
+        rank,
+        run,
+        shift,
+    )
     from headstart.core.errors import HeadstartError
     from headstart.core.machine import Machine
     from headstart.core.plan import Plan
@@ -28,7 +44,9 @@ _HOMES = {
     "Source": "headstart.core.settings",
     "Split": "headstart.core.settings",
     "TableDataset": "headstart.data",
+    "adapt": "headstart.api",
     "audit": "headstart.api",
+    "chain": "headstart.api",
     "evaluate": "headstart.api",
     "explain": "headstart.api",
     "fit": "headstart.api",
@@ -39,9 +57,11 @@ _HOMES = {
     "load": "headstart.api",
     "plan": "headstart.api",
     "predict": "headstart.api",
+    "pretrain": "headstart.api",
     "prove": "headstart.api",
     "rank": "headstart.api",
     "run": "headstart.api",
+    "shift": "headstart.api",
 }
 
 __all__ = [
@@ -56,7 +76,9 @@ __all__ = [
     "Source",
     "Split",
     "TableDataset",
+    "adapt",
     "audit",
+    "chain",
     "evaluate",
     "explain",
     "fit",
@@ -67,9 +89,11 @@ __all__ = [
     "load",
     "plan",
     "predict",
+    "pretrain",
     "prove",
     "rank",
     "run",
+    "shift",
 ]
 
 

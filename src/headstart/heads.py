@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from headstart.core.registry import resolve
 from headstart.core.types import Form
 
 
@@ -163,6 +164,79 @@ class CosineHead(nn.Module):
             "sharpness": self.sharpness,
             "form": self.form,
         }
+
+
+class BottleneckHead(nn.Module):
+    """A new layer of its own below the classifier: features [..., D] to an embedding [..., K] to logits [..., C].
+
+    Standardise, Linear-BatchNorm-ReLU, Linear: what domain adaptation moves where the encoder rests (as in Ganin et al.
+    2016, arXiv 1505.07818, and most since).
+    """
+
+    kind = "bottleneck"
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, width: int, num_classes: int, *, bottleneck: int = 256, form: Form = "pooled") -> None:
+        """Make a head of random numbers (drawn from torch) over all `width` columns of a form."""
+        super().__init__()
+        self.form: Form = form
+        self.width, self.num_classes, self.bottleneck = width, num_classes, bottleneck
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.below = nn.Sequential(nn.Linear(width, bottleneck), nn.BatchNorm1d(bottleneck), nn.ReLU())
+        self.classifier = nn.Linear(bottleneck, num_classes)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Return what the classifier sees, [N, K]."""
+        return self.below((features.float() - self.mean) * self.scale)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits."""
+        return self.classifier(self.embed(features))
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what, besides its tensors, rebuilds this head."""
+        return {
+            "width": self.width,
+            "num_classes": self.num_classes,
+            "bottleneck": self.bottleneck,
+            "form": self.form,
+        }
+
+
+class OffsetHead(nn.Module):
+    """Another head with an offset of its own for each output: answers corrected for other shares of the classes."""
+
+    kind = "offset"
+    offset: Tensor
+
+    def __init__(self, inner: Any) -> None:
+        """Wrap a head, given as a module or as its kind and arguments, with offsets of 0."""
+        super().__init__()
+        head: Any = inner
+        if not isinstance(inner, nn.Module):
+            head = resolve("head", inner["kind"])(**inner["arguments"])
+        self.inner = head
+        self.form: Form = head.form
+        self.width, self.num_classes = head.width, head.num_classes
+        self.register_buffer("offset", torch.zeros(head.num_classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the inner head's outputs with the offsets added."""
+        return self.inner(features) + self.offset
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what, besides its tensors, rebuilds this head."""
+        inner: Any = self.inner
+        return {"inner": {"kind": inner.kind, "arguments": inner.arguments()}}
+
+    @classmethod
+    def of(cls, inner: nn.Module, offset: Tensor) -> OffsetHead:
+        """Return a head with these offsets [C]."""
+        head = cls(inner)
+        head.offset.copy_(offset)
+        return head
 
 
 def answer(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from headstart.core.errors import DataError, ModelFolderError, PlanError
-from headstart.core.hashing import plain
+from headstart.core.hashing import digest, file_sha256, plain
 from headstart.core.protocols import Dataset, Encoder, Task
 from headstart.core.registry import resolve
 from headstart.core.settings import Pretrained
@@ -156,13 +156,39 @@ def _place(module: nn.Module) -> torch.device:
     return next(chain(module.parameters(), module.buffers())).device
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A model folder as it was read: its network, head and task (None each where it knows no task), its facts."""
+
+    encoder: Encoder
+    pretrained: Pretrained
+    head: Any
+    task: Task | None
+    facts: Mapping[str, Any]
+
+
 def load_model(folder: Path, *, encoder: Encoder | None = None) -> Model:
     """Load a model folder after checking every file against its manifest; nothing in it is executed.
 
     `encoder` is needed only for a network that was given in Python (`module:`): an encoder of the same architecture,
     whose weights are then replaced. ModelFolderError where the folder is incomplete, altered or too new.
     """
-    facts = _read_facts(folder)
+    opened = open_folder(folder, encoder=encoder)
+    if opened.task is None:
+        raise ModelFolderError(
+            f"the model folder {folder} holds a network that knows no task yet",
+            expected="a folder that `headstart fit` wrote",
+            fix="fit it to labelled data first: start from it in a chain (`headstart chain`)",
+        )
+    return Model(
+        opened.encoder, opened.task, opened.head, opened.pretrained, float(opened.facts["temperature"]),
+        load_file(folder / CALIBRATION), tuple(opened.facts["lineage"]),
+    )  # fmt: skip
+
+
+def open_folder(folder: Path, *, encoder: Encoder | None = None) -> Opened:
+    """Open a model folder, or one of a network that was pretrained and knows no task yet, as `load_model` does."""
+    facts = read_facts(folder)
     pretrained = Pretrained.model_validate(facts["encoder"])
     weights = folder / WEIGHTS
     if encoder is None:
@@ -175,18 +201,34 @@ def load_model(folder: Path, *, encoder: Encoder | None = None) -> Model:
             n.removeprefix("encoder."): t for n, t in load_file(weights).items() if n.startswith("encoder.")
         }
         encoder.module.load_state_dict(state)
+    if not facts.get("task") or not facts.get("head"):
+        return Opened(encoder, pretrained, None, None, facts)
     head: nn.Module = resolve("head", facts["head"]["kind"])(**facts["head"]["arguments"])
     tensors = load_file(weights)
     head.load_state_dict({n.removeprefix("head."): t for n, t in tensors.items() if n.startswith("head.")})
-    return Model(
-        encoder,
-        resolve("task", facts["task"]["name"])(facts["task"]["labels"]),
-        head.eval(),
-        pretrained,
-        float(facts["temperature"]),
-        load_file(folder / CALIBRATION),
-        tuple(facts["lineage"]),
-    )
+    task = resolve("task", facts["task"]["name"])(facts["task"]["labels"])
+    return Opened(encoder, pretrained, head.eval(), task, facts)
+
+
+def folder_sha256(folder: Path) -> str:
+    """Return the hash of what a model folder means, its weights, network, head and task, and not of its reports."""
+    facts = read_facts(folder)
+    files = sorted(path for path in (folder / OWN_FILES).rglob("*") if path.is_file())
+    network = {name: facts["encoder"].get(name) for name in ("name", "image_size", "channels", "window")}
+    return digest(
+        "model folder", file_sha256(folder / WEIGHTS), network, facts["input"], facts.get("task"),
+        facts.get("head"), [[path.name, file_sha256(path)] for path in files],
+    )  # fmt: skip
+
+
+def named(name: str) -> dict[str, Any]:
+    """Return the settings of a network by its name; of a model folder's path, those of the network inside it."""
+    folder = Path(name).expanduser()
+    if ":" in name or not (folder / FACTS).is_file():
+        return {"name": name}
+    own = folder / OWN_FILES
+    place = {"weights": str(folder / WEIGHTS), "folder": str(own) if own.is_dir() else None, "vectors": None}
+    return {**read_facts(folder)["encoder"], **place, "weights_sha256": None, "files_sha256": None}
 
 
 def open_encoder(settings: Pretrained, *, limits: Limits = LIMITS) -> Encoder:
@@ -195,7 +237,7 @@ def open_encoder(settings: Pretrained, *, limits: Limits = LIMITS) -> Encoder:
     return resolve("encoder", source)(settings, limits=limits)
 
 
-def _read_facts(folder: Path) -> Mapping[str, Any]:
+def read_facts(folder: Path) -> Mapping[str, Any]:
     """Read headstart.json of a sound folder."""
     if not (folder / MANIFEST).is_file() or not (folder / FACTS).is_file():
         raise ModelFolderError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from headstart.core.plan import Plan
 from headstart.core.settings import Extract, FewShot, FineTune, Pretrained, Settings, Source, Split, parse
 from headstart.features.prefix import Figures, choose, measure
 from headstart.heads import LinearHead
-from headstart.model import open_encoder
+from headstart.model import named, open_encoder
 from headstart.recipes import Facts, propose
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ TIMED_ITEMS, PACED_ITEMS, TRIED_ITEMS = 8, 16, 64
 BYTES_KEPT = 2
 """Bytes of a number that is cached (float16)."""
 KINDS = ("extract", "fewshot", "finetune")
-VERBS = ("auto", "rank", "prove")
+VERBS = ("auto", "rank", "prove", "pretrain", "adapt")
 """Sections of settings that are no part of a plan."""
 
 
@@ -52,6 +52,8 @@ class Opened:
     dataset: TableDataset
     encoder: Encoder | None = None
     selection: Selection | None = None
+    earlier: Mapping[str, TableDataset] = field(default_factory=dict)
+    """Data of earlier links by fingerprint, where they lie in memory or are open already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def proposed(
 ) -> Opened:
     """Return the plan for a dataset; `given` are the user's settings by section, `method` may be fully set already."""
     name = encoder or DEFAULT_ENCODER[dataset.modality]
-    chosen = parse(Pretrained, {"name": name, **given.pop("encoder", {})}, what="--set encoder.*")
+    chosen = parse(Pretrained, {**named(name), **given.pop("encoder", {})}, what="--set encoder.*")
     chosen = _with_vocabulary(chosen, dataset, context)
     opened = open_encoder(chosen, limits=source.limits)
     _require_modality(opened, dataset)
@@ -116,7 +118,7 @@ def facts_of(dataset: TableDataset, context: Context, *, is_pretrained: bool = T
 
 def sections(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Turn dotted keys into nested ones; a PlanError names an unknown section."""
-    known = {*VERBS, "data", "split", "encoder", *KINDS, "seed"}
+    known = {*VERBS, "data", "split", "encoder", *KINDS, "retention", "seed"}
     nested: dict[str, Any] = {}
     for name, value in settings.items():
         section, _, key = name.partition(".")

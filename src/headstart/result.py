@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headstart.core.lineage import Lineage
 from headstart.core.plan import Plan
 from headstart.core.types import Audit, Finding, Receipt, Score, TensorOrigin
 from headstart.evaluation import Evaluation
@@ -140,6 +141,8 @@ class Result:
     modality: str = "image"
     selection: Selection | None = None
     """How the network was chosen, where it was not named."""
+    lineage: Lineage | None = None
+    """The chain that the model ends, where it continues from an earlier link."""
 
     def to_json(self) -> str:
         """Return everything but where things lie as JSON text."""
@@ -158,6 +161,7 @@ class Result:
             "notes": list(self.notes),
             "modality": self.modality,
             "selection": asdict(self.selection) if self.selection else None,
+            "lineage": asdict(self.lineage) if self.lineage else None,
         }
         return json.dumps(values, indent=1, ensure_ascii=False)
 
@@ -179,6 +183,7 @@ class Result:
             notes=tuple(values["notes"]),
             modality=values.get("modality", "image"),
             selection=Selection.from_json(values["selection"]) if values.get("selection") else None,
+            lineage=Lineage.from_json(values["lineage"]) if values.get("lineage") else None,
         )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from headstart.core.errors import StoreError
+from headstart.core.errors import DataError, PlanError, StoreError
 from headstart.core.hashing import digest, plain
-from headstart.core.plan import Plan
+from headstart.core.plan import Plan, Saved
 from headstart.core.settings import FineTune
-from headstart.data import TableDataset
+from headstart.core.types import Score
+from headstart.data import TableDataset, open_dataset
 from headstart.data.audit import refuse_grave
 from headstart.evaluation import paired_gain
-from headstart.model import FACTS, Model, load_model
+from headstart.model import FACTS, Model, folder_sha256, load_model
 from headstart.pipeline import execute
+from headstart.pipeline.origin import Step, name_of, origin_of, unused
 from headstart.planning import Opened
 from headstart.report import card, render, to_json
 from headstart.report.document import versions
@@ -44,12 +47,22 @@ SCRATCH_ITEMS, SCRATCH_EPOCHS = 4_000, (10, 30)
 
 
 def finished(
-    opened: Opened, context: Context, *, output: Path | None, baseline: bool, strict: bool
+    opened: Opened,
+    context: Context,
+    *,
+    output: Path | None,
+    baseline: bool,
+    strict: bool,
+    gains: Mapping[str, Score] | None = None,
 ) -> Result:
-    """Return the result of a plan, from the store where it is there, with its model folder at `output`."""
+    """Return the result of a plan, from the store where it is there, with its model folder at `output`.
+
+    With `baseline` it is compared with training from scratch. Where `gains` of earlier links (by the keys of their
+    plans) are given, a link of a chain is compared with the same link without the chain.
+    """
     plan, dataset = opened.plan, opened.dataset
     target = output or Path("runs") / f"{_name(plan)}-{plan.key[:8]}"
-    _refuse_foreign(target)
+    refuse_foreign(target)
     with stopping(context.command) as stop:
 
         def progress(event: Event) -> None:
@@ -60,10 +73,12 @@ def finished(
         folder = _alone(opened, inner, strict=strict)
         if baseline:
             folder = _beside_scratch(opened, inner, folder)
+        if gains is not None and plan.earlier is not None:
+            folder = _beside_alone(opened, inner, folder, gains)
         result = _read(folder, dataset)
         if strict:  # A stored result is judged as a fresh one.
             refuse_grave(result.audit)
-        _publish(folder, target)
+        publish(folder, target)
     return replace(result, folder=target)
 
 
@@ -79,7 +94,13 @@ def scratch_plan(plan: Plan, num_items: int, *, modality: str) -> Plan:
     network = plan.encoder.model_copy(
         update={"weights": "random", "weights_sha256": None, "image_size": size}
     )
-    return plan.model_copy(update={"encoder": network, "method": settings, "start": None})
+    return plan.model_copy(update={"encoder": network, "method": settings, "start": None, "retention": None})
+
+
+def alone_plan(plan: Plan) -> Plan:
+    """Return a link's plan without the chain: the same data and method, from the pretrained weights."""
+    first = plan.extraction.model_copy(update={"start": None}) if plan.extraction else None
+    return plan.model_copy(update={"start": first, "retention": None})
 
 
 def _alone(opened: Opened, context: Context, *, strict: bool) -> Path:
@@ -91,7 +112,10 @@ def _alone(opened: Opened, context: Context, *, strict: bool) -> Path:
         return found
     checkpoints = checkpoint_folder(plan, context)
     inner = replace(context, folder=checkpoints)
-    outputs = execute(plan, dataset, inner, strict=strict, encoder=opened.encoder)
+    origin = None
+    if plan.earlier is not None:
+        origin = origin_of(steps_of(opened, context, strict=strict), plan.retention, context)
+    outputs = execute(plan, dataset, inner, strict=strict, encoder=opened.encoder, origin=origin)
     result = replace(outputs.result, selection=opened.selection)
     test = {"quality": np.asarray(outputs.test_quality, dtype=np.float64)}
 
@@ -107,11 +131,83 @@ def _alone(opened: Opened, context: Context, *, strict: bool) -> Path:
     return folder
 
 
+def stored(plan: Plan, context: Context) -> Path | None:
+    """Return where the store holds a plan's result; None where it would have to run."""
+    return context.store.get(BUCKET, digest("run", VERSION, plan.key))
+
+
 def checkpoint_folder(plan: Plan, context: Context) -> Path:
     """Return where a plan's run keeps its checkpoints: one place, wherever on its schedule it shall end."""
     if isinstance(plan.method, FineTune):
         plan = plan.model_copy(update={"method": plan.method.model_copy(update={"stop_after": None})})
     return context.store.root / "checkpoints-v1" / digest("run", VERSION, plan.key)
+
+
+def steps_of(opened: Opened, context: Context, *, strict: bool) -> list[Step]:
+    """Return the finished links before a plan's own, oldest first, running those that the store does not hold."""
+    steps: list[Step] = []
+    links = opened.plan.links()[:-1]
+    for place, link in enumerate(links):
+        began = steps[-1].folder if steps else None
+        if isinstance(link, Saved):
+            steps.append(_saved(link, opened))
+            continue
+        data = lambda link=link: earlier_data(link, opened.earlier)  # noqa: E731 - opened where needed alone
+        folder = stored(link, context)
+        said = f"link {place + 1} of {len(links) + 1}: {name_of(link)}"
+        if folder is None:
+            context.progress(Event("chain", message=said))
+            folder = _alone(Opened(link, data(), earlier=opened.earlier), context, strict=strict)
+        else:
+            context.progress(Event("chain", message=f"{said} comes from the store"))
+        result = Result.from_json((folder / RESULT).read_text(encoding="utf-8"), folder=folder)
+        name = unused(name_of(link), [step.name for step in steps])
+        steps.append(Step(name, folder, link, result, data, began))
+    return steps
+
+
+def _saved(link: Saved, opened: Opened) -> Step:
+    """Return a model folder as a step; PlanError where it is not what it was when the plan was made."""
+    folder = Path(link.folder)
+    found = folder_sha256(folder)
+    if found != link.sha256:
+        raise PlanError(
+            f"the model folder {folder} holds another model than when the plan was made (sha256 {found[:12]}... "
+            f"instead of {link.sha256[:12]}...)",
+            expected="the same weights, task and network",
+            fix="make the plan anew, or put the folder back",
+        )
+    path = folder / RESULT
+    if not path.is_file():
+        return Step(folder.name, folder, None, None, _no_data, is_folder=True)
+    result = Result.from_json(path.read_text(encoding="utf-8"), folder=folder)
+    plan = result.plan
+    return Step(folder.name, folder, plan, result, lambda: earlier_data(plan, opened.earlier), is_folder=True)
+
+
+def earlier_data(plan: Plan, known: Mapping[str, TableDataset]) -> TableDataset:
+    """Return a link's data: those at hand by their content, else where the plan says; DataError where they are gone."""
+    if plan.fingerprint in known:
+        return known[plan.fingerprint]
+    if not plan.data.uri:
+        return _no_data()
+    dataset = open_dataset(plan.data)
+    if dataset.fingerprint != plan.fingerprint:
+        raise DataError(
+            f"the data at {plan.data.uri} have changed since the link {name_of(plan)} was planned",
+            expected=f"the fingerprint {plan.fingerprint[:12]}, not {dataset.fingerprint[:12]}",
+            fix="put them back, or plan the chain anew",
+        )
+    return dataset
+
+
+def _no_data() -> TableDataset:
+    """Say that there are no data to open."""
+    raise DataError(
+        "the data of an earlier link lay in memory, or it had none",
+        expected="data in a file or folder, or handed in",
+        fix="hand the dataset to `headstart.chain`",
+    )
 
 
 def _selected(opened: Opened) -> tuple[Selection, ...]:
@@ -128,24 +224,51 @@ def _beside_scratch(opened: Opened, context: Context, folder: Path) -> Path:
     if found is not None:
         return found
     scratch = _alone(Opened(against, dataset), context, strict=False)
-    ours, theirs = load_file(folder / TEST), load_file(scratch / TEST)
     other = _read(scratch, dataset)
     result = _read(folder, dataset)
-    group_of = dict(zip(dataset.ids, dataset.groups, strict=True))
-    groups = [group_of[item.id] for item in result.predictions]
-    gain = ours["quality"] - theirs["quality"]
-    difference = paired_gain(
-        gain, name=f"{other.evaluation.primary.name}_difference", groups=groups, seed=plan.seed
-    )
     size = f"{against.encoder.image_size} px, " if against.encoder.image_size else ""
     name = f"the same network from scratch ({size}{len(other.history)} epochs)"
+    difference = _difference((folder, result), (scratch, other), dataset)
     result = replace(result, baseline=Baseline(name, other.evaluation, other.cost.seconds, difference))
+    return context.store.put(BUCKET, key, lambda staged: _rewrite(result, folder, dataset, staged))
 
-    def write(staged: Path) -> None:
-        shutil.copytree(folder, staged, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
-        _write_result(result, load_model(folder), dataset, staged)
 
-    return context.store.put(BUCKET, key, write)
+def _beside_alone(opened: Opened, context: Context, folder: Path, gains: Mapping[str, Score]) -> Path:
+    """Return the store's folder of the same link beside itself without the chain, the gains of all links told."""
+    plan, dataset = opened.plan, opened.dataset
+    against = alone_plan(plan)
+    key = digest("run beside alone", VERSION, plan.key, against.key, dict(gains), *_selected(opened))
+    found = context.store.get(BUCKET, key)
+    if found is not None:
+        return found
+    alone = _alone(Opened(against, dataset), context, strict=False)
+    result, other = _read(folder, dataset), _read(alone, dataset)
+    difference = _difference((folder, result), (alone, other), dataset)
+    known = {**gains, plan.key: difference}
+    assert result.lineage is not None, "a link has a lineage"
+    links = tuple(replace(link, gain=known.get(link.key)) for link in result.lineage.links)
+    baseline = Baseline("the same without the chain", other.evaluation, other.cost.seconds, difference)
+    result = replace(result, baseline=baseline, lineage=replace(result.lineage, links=links))
+    return context.store.put(BUCKET, key, lambda staged: _rewrite(result, folder, dataset, staged))
+
+
+def _difference(ours: tuple[Path, Result], theirs: tuple[Path, Result], dataset: TableDataset) -> Score:
+    """Return how much better ours answers the test items that both had, paired."""
+    quality = [
+        dict(zip([item.id for item in one.predictions], load_file(folder / TEST)["quality"], strict=True))
+        for folder, one in (ours, theirs)
+    ]
+    both = [name for name in quality[0] if name in quality[1]]
+    group_of = dict(zip(dataset.ids, dataset.groups, strict=True))
+    gain = np.array([quality[0][name] - quality[1][name] for name in both])
+    name = f"{theirs[1].evaluation.primary.name}_difference"
+    return paired_gain(gain, name=name, groups=[group_of[item] for item in both], seed=ours[1].plan.seed)
+
+
+def _rewrite(result: Result, folder: Path, dataset: TableDataset, staged: Path) -> None:
+    """Write a copy of a result's folder with more to say."""
+    shutil.copytree(folder, staged, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+    _write_result(result, load_model(folder), dataset, staged)
 
 
 def _write_result(result: Result, model: Model, dataset: TableDataset, folder: Path) -> None:
@@ -174,7 +297,7 @@ def _read(folder: Path, dataset: TableDataset) -> Result:
     )
 
 
-def _refuse_foreign(target: Path) -> None:
+def refuse_foreign(target: Path) -> None:
     """Refuse to replace anything that is not a model folder, before any work is done."""
     if target.exists() and not (target / FACTS).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(
@@ -187,7 +310,7 @@ def _refuse_foreign(target: Path) -> None:
         _staging(target).rmdir()
 
 
-def _publish(folder: Path, target: Path) -> None:
+def publish(folder: Path, target: Path) -> None:
     """Copy a finished folder to where the user wants it: all of it or nothing."""
     manifest = target / MANIFEST
     if (

@@ -127,11 +127,10 @@ def test_nothing_is_done_where_nothing_moved_or_only_labels_could_tell(
 def test_a_collapsed_candidate_is_rejected(trained: tuple[Model, np.ndarray, np.ndarray]) -> None:
     model, _, _ = trained
     answers = np.arange(90) % 3
-    found = contest(
-        model, (NOTHING, "nothing", says(answers)), ("self-training", "cached", says(np.zeros(90, int)))
-    )
+    way = "standardised, self-training"
+    found = contest(model, (NOTHING, "nothing", says(answers)), (way, "cached", says(np.zeros(90, int))))
     assert "collapsed" in objection(found.candidates[1], found)
-    assert choose(found, "mixed", clusters=answers).chosen == NOTHING
+    assert choose(found, "appearance", clusters=answers).chosen == NOTHING
 
 
 def test_outputs_that_are_not_finite_are_rejected(trained: tuple[Model, np.ndarray, np.ndarray]) -> None:
@@ -207,10 +206,27 @@ def test_labels_overrule_the_votes_both_ways(trained: tuple[Model, np.ndarray, n
     few = Labels(np.arange(20), truth[:20])
     found = contest(model, (NOTHING, "nothing", bad), ("self-training", "cached", good))
     assert choose(found, "none", clusters=truth, labels=few).chosen == "self-training"
-    harmful = contest(model, (NOTHING, "nothing", good), ("self-training", "cached", bad))
-    choice = choose(harmful, "mixed", clusters=truth, labels=few)
+    way = "standardised, self-training"
+    harmful = contest(model, (NOTHING, "nothing", good), (way, "cached", bad))
+    assert choose(harmful, "appearance", clusters=bad.argmax(1)).chosen == way
+    choice = choose(harmful, "appearance", clusters=bad.argmax(1), labels=few)
     assert choice.chosen == NOTHING
     assert "speak against" in choice.reasons[-1]
+
+
+def test_a_partial_shift_is_answered_only_where_the_model_is_less_sure_than_before(
+    trained: tuple[Model, np.ndarray, np.ndarray],
+) -> None:
+    model, _, _ = trained
+    answers = np.arange(90) % 3
+    way = ("self-training", "cached", says(answers))
+    sure, unsure = says(answers, 9.0), says(answers, 0.5)
+    assert (
+        choose(contest(model, (NOTHING, "nothing", sure), way), "mixed", clusters=answers).chosen == NOTHING
+    )
+    assert (
+        choose(contest(model, (NOTHING, "nothing", unsure), way), "mixed", clusters=answers).chosen == way[0]
+    )
 
 
 def test_the_paired_test_is_exact() -> None:

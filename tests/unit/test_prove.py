@@ -140,6 +140,17 @@ def test_an_arm_more_is_one_function_and_one_row(tmp_path: Path, monkeypatch: py
 # -- interrupted ---------------------------------------------------------------------------------------------------
 
 
+def test_a_network_pretrained_further_on_the_inputs_is_an_arm_where_it_is_asked_for(
+    whole: tuple[Path, Path, Proof], tmp_path: Path
+):
+    assert whole[2].arm("selfsupervised") is None
+    data = digit_folder(tmp_path / "data", 20)
+    proof = proven(str(data), tmp_path, settings={"prove.selfsupervised": True, "prove.seeds": 2})
+    arm = proof.arm("selfsupervised")
+    assert arm is not None
+    assert any((one.arm, one.against) == ("selfsupervised", "finetune") for one in proof.differences)
+
+
 def stopping_at(stage: str, number: int) -> Any:
     """Return a progress that sends SIGTERM to this process at an event of a stage."""
 

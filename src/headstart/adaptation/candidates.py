@@ -203,10 +203,8 @@ class _Trial:
         outputs = _outputs(head, self.target)
         now = time.perf_counter()
         seconds, self.lap = now - self.lap, now
-        is_known = held_out is not None and len(held_out) > 0
-        return Candidate(
-            name, family, model, outputs, held_out.numpy() if is_known else None, seconds=seconds
-        )
+        unseen = None if held_out is None or not len(held_out) else held_out.numpy()
+        return Candidate(name, family, model, outputs, unseen, seconds=seconds)
 
 
 def _outputs(head: Any, features: Tensor) -> np.ndarray:

@@ -47,6 +47,9 @@ IDLE: Mapping[str, str] = {
     "none": "the target looks like the source: nothing needs to be adapted",
     "both": "appearance and shares of the classes both seem to have changed: only labels can tell which way helps",
 }
+UNSETTLED = 0.03
+"""By so much less sure of the target than of unseen source items must the model be before a shift of part of the items
+is answered: where it is as sure as ever there is nothing to win, and self-training lost a point or two."""
 CONVINCED = 0.2
 """One-sided p value of the labels' paired test below which they elect whom the votes did not."""
 
@@ -131,6 +134,10 @@ def _elected(contest: Field, verdicts: Sequence[Verdict], kind: str) -> tuple[st
         return NOTHING, [IDLE.get(kind, f"no way for this shift ({kind}) can be tried without the source")]
     if of[first].objection:
         return NOTHING, [f"{first}, the way for this shift ({kind}), was rejected: {of[first].objection}"]
+    if kind == "mixed" and not _is_unsettled(contest.candidates[0]):
+        return NOTHING, [
+            "the model is as sure of the target as of source items that it had not seen: nothing is to win"
+        ]
     best = first
     for one in contest.candidates:
         row = of[one.name]
@@ -144,6 +151,15 @@ def _elected(contest: Field, verdicts: Sequence[Verdict], kind: str) -> tuple[st
         else f"{best} wins every vote against {first}"
     )
     return best, [f"{why}; no guard and not every vote speaks against it"]
+
+
+def _is_unsettled(nothing: Candidate) -> bool:
+    """Tell whether the model is less sure of the target than of the held-out source items of its calibration."""
+    held = nothing.model.calibration
+    if not len(held.get("targets", ())):
+        return True
+    before = float(nothing.model.probabilities(held["logits"].numpy()).max(1).mean())
+    return before - float(nothing.probabilities.max(1).mean()) >= UNSETTLED
 
 
 def _wins_all(one: Verdict, other: Verdict) -> bool:

@@ -90,11 +90,11 @@ def measure_shift(
     weights = (shares / np.maximum(source_shares, LEAST))[truth]
     names = np.unique(list(groups) or np.arange(len(truth)).astype(str), return_inverse=True)[1]
     draw = np.random.default_rng(seed)
-    area = _area(ours, theirs, names, draw)
-    reweighted = _area(ours, theirs, names, draw, weights=weights)
+    area = domain_area(ours, theirs, names, draw)
+    reweighted = domain_area(ours, theirs, names, draw, weights=weights)
     half = draw.permutation(names.max() + 1)[names] % 2 == 0
     chance = (
-        max(0.5, _area(ours[half], ours[~half], names[half], draw))
+        max(0.5, domain_area(ours[half], ours[~half], names[half], draw))
         if min(half.sum(), (~half).sum()) > 1
         else 0.5
     )
@@ -122,7 +122,7 @@ def _kind(reweighted: float, chance: float, distance: float) -> Kind:
     return "label" if distance > OTHER_SHARES else "none"
 
 
-def _area(
+def domain_area(
     source: np.ndarray,
     target: np.ndarray,
     names: np.ndarray,
@@ -148,11 +148,11 @@ def _area(
         seen = fold != part
         if not seen.any() or seen.all():
             continue
-        scores[~seen] = _ridge(points[seen], is_target[seen], points[~seen])
+        scores[~seen] = ridge(points[seen], is_target[seen], points[~seen])
     return _roc(scores, is_target == 1)
 
 
-def _ridge(points: np.ndarray, goal: np.ndarray, others: np.ndarray) -> np.ndarray:
+def ridge(points: np.ndarray, goal: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return what ridge regression of a goal [n] on points [n, D] says of others [k, D], by the smaller system."""
     centre = points.mean(0)
     centred = points - centre

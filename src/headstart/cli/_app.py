@@ -10,17 +10,21 @@ from typing import Annotated
 import typer
 
 from headstart.cli._end import explain_on_one_line
+from headstart.cli.adapt import adapt
 from headstart.cli.audit import audit
 from headstart.cli.cache import cache
+from headstart.cli.chain import chain
 from headstart.cli.evaluate import evaluate
 from headstart.cli.explain import explain
 from headstart.cli.fit import fit
 from headstart.cli.labels import labels
 from headstart.cli.models import models
 from headstart.cli.predict import predict
+from headstart.cli.pretrain import pretrain
 from headstart.cli.prove import prove
 from headstart.cli.rank import rank
 from headstart.cli.report import report
+from headstart.cli.shift import shift
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 a fault of headstart, 2 plan or arguments, 3 data, 4 network or weights, "
@@ -69,6 +73,36 @@ VERBS: tuple[tuple[Callable[..., None], tuple[str, ...]], ...] = (
             "headstart prove photos/",
             "headstart prove photos/ --minutes 5 --target 0.95 -o proof",
             "headstart prove reviews.csv --encoder minilm --json",
+        ),
+    ),
+    (
+        pretrain,
+        (
+            "headstart pretrain photos/ --encoder timm:resnet18 --set encoder.weights=random -o birds_network",
+            "headstart pretrain reviews.csv --encoder minilm --set pretrain.epochs=5",
+            "headstart pretrain photos/ --pilot",
+            "headstart fit labelled/ --encoder birds_network",
+        ),
+    ),
+    (
+        chain,
+        (
+            "headstart chain tasks.yaml",
+            "headstart chain tasks.yaml --compare -o models",
+            "headstart explain tasks.yaml",
+        ),
+    ),
+    (
+        shift,
+        ("headstart shift flowers garden/", "headstart shift day/ night/ --encoder efficientnet-lite0"),
+    ),
+    (
+        adapt,
+        (
+            "headstart adapt flowers --target garden/",
+            "headstart adapt flowers --target garden/ --ask 30",
+            "headstart adapt flowers --target garden/ --labels adapted/flowers-garden-ask.csv",
+            "headstart adapt flowers --target garden/ --set 'adapt.terms={\"mcc\": 1}'",
         ),
     ),
     (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from headstart.cli import _options as options
 from headstart.cli._end import ends_cleanly
 from headstart.cli._plan import explain_plan
 from headstart.cli._show import print_json
+
+if TYPE_CHECKING:
+    from headstart.core.machine import Machine
 
 
 @ends_cleanly
@@ -33,11 +36,14 @@ def explain(
         bool, typer.Option("--json", help="Print the plan itself, for `headstart fit --plan`.")
     ] = False,
 ) -> None:
-    """Say what `headstart fit` would do with DATA, and how long it should take."""
+    """Say what `headstart fit` (or `chain`, of CHAIN.yaml) would do with DATA, and how long it should take."""
     if schema:
         print_json(_schema())
         return
     machine = options.machine(store=store, device=device, threads=threads)
+    if data is not None and data.lower().endswith((".yaml", ".yml")):
+        _explain_chain(data, machine, json=json)
+        return
     settings = [
         *(settings or ()),
         *options.wishes("auto", minutes=minutes, download=download, catalog=catalog),
@@ -51,6 +57,16 @@ def explain(
         machine=machine,
         json=json,
     )
+
+
+def _explain_chain(path: str, machine: Machine, *, json: bool) -> None:
+    """Print what a chain would do, in plain words or as the plan of its last link, which holds the others."""
+    from headstart import api
+
+    if json:
+        print_json(api.open_chain(path, machine=machine)[-1].opened.plan.model_dump(mode="json"))
+    else:
+        print(api.explain_chain(path, machine=machine))
 
 
 def _schema() -> dict[str, Any]:

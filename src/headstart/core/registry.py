@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from headstart.core.errors import PlanError, nearest
 
-Kind = Literal["modality", "encoder", "task", "head", "method"]
+Kind = Literal["modality", "encoder", "task", "head", "method", "objective", "term", "guard"]
 
 TABLE: dict[Kind, dict[str, str]] = {
     "modality": {"image": "headstart.modalities.image", "text": "headstart.modalities.text"},
@@ -33,15 +33,46 @@ TABLE: dict[Kind, dict[str, str]] = {
         "tagging": "headstart.tasks.tagging:Tagging",
     },
     "head": {
+        "bottleneck": "headstart.heads:BottleneckHead",
         "cosine": "headstart.heads:CosineHead",
         "linear": "headstart.heads:LinearHead",
         "neighbours": "headstart.heads:NeighboursHead",
+        "offset": "headstart.heads:OffsetHead",
         "value": "headstart.heads:ValueHead",
     },
     "method": {
+        "adapt": "headstart.methods.adapt:adapt",
         "extract": "headstart.methods.extract:extract",
         "fewshot": "headstart.methods.fewshot:fewshot",
         "finetune": "headstart.methods.finetune:finetune",
+        "pretrain": "headstart.methods.pretrain:pretrain",
+    },
+    "objective": {
+        "causal_language": "headstart.methods.objectives.causal_language:CausalLanguage",
+        "lejepa": "headstart.methods.objectives.lejepa:LeJepa",
+        "mae": "headstart.methods.objectives.mae:Mae",
+        "masked_language": "headstart.methods.objectives.masked_language:MaskedLanguage",
+        "simmim": "headstart.methods.objectives.simmim:SimMim",
+        "spark": "headstart.methods.objectives.spark:Spark",
+    },
+    "guard": {
+        "ewc": "headstart.methods.retention.ewc:Ewc",
+        "l2_sp": "headstart.methods.retention.l2_sp:L2Sp",
+        "lwf": "headstart.methods.retention.lwf:Lwf",
+        "replay": "headstart.methods.retention.replay:Replay",
+    },
+    "term": {
+        "afn": "headstart.methods.alignment.afn:Afn",
+        "cdan": "headstart.methods.alignment.cdan:Cdan",
+        "coral": "headstart.methods.alignment.coral:Coral",
+        "dann": "headstart.methods.alignment.dann:Dann",
+        "fixmatch": "headstart.methods.alignment.fixmatch:FixMatch",
+        "jdot": "headstart.methods.alignment.jdot:Jdot",
+        "masked": "headstart.methods.alignment.masked:MaskedConsistency",
+        "mcc": "headstart.methods.alignment.mcc:Mcc",
+        "mmd": "headstart.methods.alignment.mmd:Mmd",
+        "shot": "headstart.methods.alignment.shot:Shot",
+        "udalm": "headstart.methods.alignment.udalm:Udalm",
     },
 }
 """Built-in parts. Adding one touches its own file and this table."""

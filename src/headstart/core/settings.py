@@ -5,18 +5,18 @@ The command line's `--set finetune.layer_decay=0.65`, the JSON schema and the do
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from headstart.core.errors import PlanError, nearest
+from headstart.core.schema import Settings, parse
+from headstart.core.transfer_settings import Adapt, Pretrain, Retention
 from headstart.core.types import Limits
 
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, strict about keys, numbers coerced to their annotated type."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+__all__ = [
+    "Adapt", "Auto", "Extract", "FewShot", "FineTune", "Method", "Pretrain", "Pretrained", "Prove", "Rank", "Retention",
+    "Settings", "Source", "Split", "parse",
+]  # fmt: skip
 
 
 class Source(Settings):
@@ -35,6 +35,8 @@ class Source(Settings):
     """Tables of `id` and `label` (`headstart labels` makes such) whose filled labels go before those of the data."""
     task: Literal["classification", "multilabel", "regression"] | None = None
     """What the labels are where their look misleads: classes, several labels an item, or numbers to predict."""
+    licence: str | None = None
+    """The licence of the data, as their owner states it; the model card repeats it (CC-BY-4.0, CC-BY-NC-4.0, ...)."""
     max_bad: float = Field(default=0.01, ge=0, le=1)
     """Largest share of unreadable items that is dropped (and listed) rather than refused."""
     max_megapixels: float = Field(default=64, gt=0)
@@ -91,7 +93,7 @@ class Pretrained(Settings):
     """Where the network's own files lie beside its weights (tokenizer, configuration)."""
     vectors: str | None = None
     """A text file of word vectors that the embedding of a recurrent network starts from."""
-    arguments: dict[str, bool | int | float | str] = {}
+    arguments: dict[str, bool | int | float | str] = Field(default={})
     """Of the architecture in its library (timm, torchvision), such as pad_type = same for weights from TensorFlow."""
 
 
@@ -202,6 +204,8 @@ class Prove(Settings):
     """How often each arm is trained: one seed says nothing of chance."""
     target: float = Field(default=0.9, le=1)
     """A score; the time and the labels that it takes are told."""
+    selfsupervised: bool = False
+    """Also pretrain the network further on the training inputs, without labels, and fine-tune it, in the same time."""
 
 
 class FewShot(Settings):
@@ -223,45 +227,4 @@ class FewShot(Settings):
     """How sure an item is of its class: the factor of the cosine in the softmax."""
 
 
-T = TypeVar("T", bound=BaseModel)
-
 Method = Annotated[Extract | FineTune | FewShot, Field(discriminator="kind")]
-
-
-def parse(schema: type[T], values: Any, *, what: str) -> T:
-    """Validate `values` into `schema`; a PlanError names each unknown key or bad value and the nearest known name."""
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        lines: list[str] = []
-        for item in error.errors():
-            place = ".".join(str(part) for part in item["loc"])
-            hint = nearest(str(item["loc"][-1]), _known(schema)) if item["type"] == "extra_forbidden" else ""
-            reason = (
-                "unknown key"
-                if item["type"] == "extra_forbidden"
-                else f"{item['msg']}, got {item['input']!r}"
-            )
-            lines.append(f"{place}: {reason}{hint}")
-        raise PlanError(
-            f"{what} is not valid: " + "; ".join(lines),
-            expected=f"the settings of {schema.__name__}: {', '.join(schema.model_fields)}",
-            fix="correct the key or value named above (`headstart explain --schema` prints every setting)",
-        ) from None
-
-
-def _known(schema: type[BaseModel]) -> set[str]:
-    """Return the field names of a schema and of every settings class (a key may sit in a nested one)."""
-    classes: list[type[BaseModel]] = [
-        schema,
-        Source,
-        Split,
-        Pretrained,
-        Extract,
-        FineTune,
-        FewShot,
-        Auto,
-        Rank,
-        Prove,
-    ]
-    return {name for item in classes for name in item.model_fields}

@@ -46,6 +46,9 @@ class Architecture:
     """True where maps come as [N, H, W, D]."""
     prefix_tokens: int = 0
     """Class and register tokens before the tokens of the picture."""
+    visible: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None
+    """(body, normalised [N, C, H, W], places [N, K]) to the tokens [N, K, D] of the patches at these places, where the
+    others never enter the network; None where it cannot go without them."""
 
 
 class PooledNetwork(nn.Module):
@@ -178,6 +181,21 @@ class ImageEncoder:
             expected=f"one of {', '.join(self._spec.width)}",
             fix="choose another task or encoder",
         )
+
+    @property
+    def visible(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """What encodes a part of the patches: (pictures [N, C, H, W], places [N, K] in row-major order) to tokens
+        [N, K, D]; None where the network needs all of them.
+        """
+        visible = self._architecture.visible
+        if visible is None:
+            return None
+
+        def encode(pictures: Tensor, places: Tensor) -> Tensor:
+            self._network.to(pictures.device)
+            return visible(self._network.body, self._network.normalise(pictures), places)
+
+        return encode
 
     def layer_groups(self) -> Sequence[LayerGroup]:
         """Return the layers, shallow to deep."""

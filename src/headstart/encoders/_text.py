@@ -60,6 +60,15 @@ class Tokenizer(Protocol):
         """Special tokens at the end of a window."""
         ...
 
+    @property
+    def mask_id(self) -> int:
+        """The token that stands for a hidden one: the tokenizer's own, else the unknown token."""
+        ...
+
+    def name(self, token: int) -> str:
+        """Return how a token is written."""
+        ...
+
 
 class TextBody(Protocol):
     """What an adapter gives: the network in parts, each a function of ids or hidden states and a mask."""
@@ -282,6 +291,36 @@ class TextEncoder:
         if form == "sequence":
             return [row[: int(value[..., 1].max()) + 1] for row, value in zip(found, values, strict=True)]
         return list(found)
+
+    # Language modelling: what an objective over single tokens asks for.
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The vectors of the tokens that the network reads (of its embeddings, the first)."""
+        return next(part for part in self.module.modules() if isinstance(part, nn.Embedding))
+
+    @property
+    def mask_id(self) -> int:
+        """The token that stands for a hidden one."""
+        return self._tokenizer.mask_id
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Tokens around a window, which nobody wrote."""
+        return (*self._tokenizer.before, *self._tokenizer.after)
+
+    def token_name(self, token: int) -> str:
+        """Return how a token is written."""
+        return self._tokenizer.name(token)
+
+    def windows(self, batch: Tensor) -> Tensor:
+        """Return the windows of a batch as token ids int64 [M, T], padded with -1."""
+        tokens = take_apart(batch)
+        return torch.where(tokens.mask, tokens.ids, -1)
+
+    def states(self, ids: Tensor) -> Tensor:
+        """Return the last hidden states [M, T, D] of windows of token ids [M, T], padded with -1."""
+        return in_parts(lambda ids, mask: self._body.whole(ids, mask)[-1], ids.clamp(min=0), ids >= 0)
 
     def layer_groups(self) -> Sequence[LayerGroup]:
         """Return embeddings and layers, shallow to deep."""

@@ -51,6 +51,16 @@ class PlainTokenizer:
         unknown_id = self._tokenizer.token_to_id(UNKNOWN)
         self._fallback = [0 if unknown_id is None else unknown_id]
 
+    @property
+    def mask_id(self) -> int:
+        """The token that stands for a hidden one."""
+        found = (self._tokenizer.token_to_id(name) for name in ("[MASK]", "<mask>"))
+        return next((token for token in found if token is not None), self._fallback[0])
+
+    def name(self, token: int) -> str:
+        """Return how a token is written."""
+        return self._tokenizer.id_to_token(token) or UNKNOWN
+
     def words(self) -> dict[str, int]:
         """Return the vocabulary: token -> id."""
         return self._tokenizer.get_vocab(with_added_tokens=True)

@@ -10,6 +10,7 @@ import timm
 import torch
 from timm.layers.conv2d_same import Conv2dSame
 from timm.models import group_parameters
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from headstart.core.errors import EncoderError, nearest
@@ -178,12 +179,22 @@ def _architecture(body: Any) -> Architecture:
         groups=groups_of(body, _group_names(body)),
         channels_last=getattr(body, "output_fmt", "NCHW") == "NHWC",
         prefix_tokens=int(getattr(body, "num_prefix_tokens", 0)),
+        visible=_visible if isinstance(body, VisionTransformer) else None,
     )
 
 
 def _maps(body: Any, pictures: Tensor) -> Tensor:
     """Run everything up to the last map."""
     return body.forward_features(pictures)
+
+
+def _visible(body: Any, pictures: Tensor, places: Tensor) -> Tensor:
+    """Run class and register tokens and the patches at `places` [N, K] alone, each with its position."""
+    tokens = body._pos_embed(body.patch_embed(pictures))
+    first = body.num_prefix_tokens
+    kept = tokens[:, first:].gather(1, places[..., None].expand(-1, -1, tokens.shape[2]))
+    tokens = body.norm_pre(torch.cat([tokens[:, :first], kept], 1))
+    return body.norm(body.blocks(tokens))[:, first:]
 
 
 def _pool(body: Any, features: Tensor) -> Tensor:

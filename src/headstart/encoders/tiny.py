@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -57,9 +59,18 @@ class TinyTransformer(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Encode normalised pictures [N, C, H, W] into tokens, the class token first."""
+        return self.norm(self.blocks(self._embedded(pictures)))
+
+    def visible(self, pictures: Tensor, places: Tensor) -> Tensor:
+        """Encode the class token and the patches at `places` [N, K] alone; return the patches' tokens [N, K, 24]."""
+        tokens = self._embedded(pictures)
+        kept = tokens[:, 1:].gather(1, places[..., None].expand(-1, -1, tokens.shape[2]))
+        return self.norm(self.blocks(torch.cat([tokens[:, :1], kept], 1)))[:, 1:]
+
+    def _embedded(self, pictures: Tensor) -> Tensor:
+        """Return class token and patches with their positions."""
         patches = self.patches(pictures).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], 1) + self.positions
-        return self.norm(self.blocks(tokens))
+        return torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], 1) + self.positions
 
 
 def _convolutions(channels: int) -> nn.Module:
@@ -89,13 +100,21 @@ def _open(body: nn.Module, settings: Pretrained, limits: Limits) -> ImageEncoder
     spec = EncoderSpec(settings.name, "image", {}, contract, "", licence="Apache-2.0", source=receipt.source)
     is_transformer = isinstance(body, TinyTransformer)
     pool = _pool if is_transformer else average_map
-    architecture = Architecture(_run, pool, groups_of(body, _groups(body)), prefix_tokens=int(is_transformer))
+    architecture = Architecture(
+        _run, pool, groups_of(body, _groups(body)), prefix_tokens=int(is_transformer),
+        visible=_visible if is_transformer else None,
+    )  # fmt: skip
     return ImageEncoder(body, architecture, spec=spec, receipt=receipt, limits=limits)
 
 
 def _run(body: nn.Module, pictures: Tensor) -> Tensor:
     """Run the body."""
     return body(pictures)
+
+
+def _visible(body: nn.Module, pictures: Tensor, places: Tensor) -> Tensor:
+    """Run a part of the patches."""
+    return cast("TinyTransformer", body).visible(pictures, places)
 
 
 def _pool(body: nn.Module, tokens: Tensor) -> Tensor:  # noqa: ARG001 - part of Architecture.pool

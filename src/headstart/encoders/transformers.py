@@ -47,6 +47,8 @@ class FastTokenizer:
             self.before = (tokenizer.bos_token_id,)
         unknown = tokenizer.unk_token_id
         self._fallback = [unknown if unknown is not None else tokenizer.eos_token_id or 0]
+        mask = tokenizer.mask_token_id
+        self.mask_id: int = self._fallback[0] if mask is None else mask
         self._inner = tokenizer.backend_tokenizer
         self._lead = self._lead_of_words()
 
@@ -56,6 +58,10 @@ class FastTokenizer:
         natural = [token for token, (_, end) in zip(text.ids, text.offsets, strict=True) if end > len("word")]
         leads = [lead for lead in ("", " ") if self._words(["word", f"{lead}word"])[1] == natural]
         return leads[0] if leads else ""
+
+    def name(self, token: int) -> str:
+        """Return how a token is written (byte-level ones in the tokenizer's own signs)."""
+        return self._inner.id_to_token(token) or ""
 
     def encode(self, words: Sequence[str]) -> list[list[int]]:
         """Return the ids of each word; none of one that the tokenizer swallows."""

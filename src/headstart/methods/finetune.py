@@ -20,6 +20,7 @@ from headstart.features.feed import Feed, as_floats, training_feed, validation_f
 from headstart.features.prefix import Cut, cut
 from headstart.methods.lora import adapt
 from headstart.train.batches import Batch, Items, prefetch
+from headstart.train.guard import Part
 from headstart.train.loop import train
 from headstart.train.optim import ParameterGroup, freeze, parameter_groups
 from headstart.train.position import LoopSettings, Trained, Validate, Validation
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from headstart.core.protocols import Dataset, Encoder, Task
     from headstart.core.settings import FineTune
     from headstart.core.types import Form, LayerGroup
+    from headstart.train.guard import Guard, Term
 
 VERSION = 1
 """Version of this method; bump when its numbers move."""
@@ -76,14 +78,22 @@ class FineTuned:
 
 
 def finetune(
-    model: Trainable, *, training: Dataset, validation: Dataset, settings: FineTune, context: Context
+    model: Trainable,
+    *,
+    training: Dataset,
+    validation: Dataset,
+    settings: FineTune,
+    context: Context,
+    guard: Guard | None = None,
 ) -> FineTuned:
     """Fine-tune `model` in place and keep the best of its start and every epoch on `validation`.
 
-    Resumes exactly from `context.folder`. PlanError where `train_last` exceeds the encoder's groups or there is nothing
-    to validate on; else as `headstart.train.loop.train`.
+    `guard` adds a term to the loss, by which what was learnt before is kept. Resumes exactly from `context.folder`.
+    PlanError where `train_last` exceeds the encoder's groups or there is nothing to validate on; else as
+    `headstart.train.loop.train`.
     """
     _check(model, training, validation, settings)
+    _check_guard(settings, guard)
     encoder, head, layers = model.encoder, model.head, model.encoder.layer_groups()
     depth = 0 if settings.train_last is None else len(layers) - settings.train_last
     encoder.module.to(context.device)
@@ -105,10 +115,14 @@ def finetune(
     )
     held_out = validation_feed(validation, encoder, place, context)
     loop = _loop_settings(settings, source, model, (training, validation), views=views)
+    if guard:
+        # A loss with more in it says nothing of chance.
+        loop = replace(loop, chance=None, identity={**loop.identity, "guard": guard.identity})
     with _dropout(head, settings.dropout), _trained(encoder, network, depth, settings, context) as trained:
+        part = _part(encoder, place, (network[0], trained), settings, context)
         done = train(
             network,
-            loss=_loss(network, model.task, training, settings, context),
+            loss=_loss(network, model.task, training, settings, context, guard.term(part) if guard else None),
             source=source,
             groups=_groups(trained, head, settings),
             validate=_validation(network, model.task, held_out, context),
@@ -117,6 +131,27 @@ def finetune(
         )
     encoder.module.requires_grad_(True)
     return _finetuned(done, depth=depth, views=views, batch_size=batch_size, wished=settings.views)
+
+
+def _part(
+    encoder: Encoder,
+    place: Cut | None,
+    trained: tuple[nn.Module, Sequence[LayerGroup]],
+    settings: FineTune,
+    context: Context,
+) -> Part:
+    """Return what a guard sees: what trains below the head, and how other items reach it."""
+    body, groups = trained
+    parameters = {name: tensor for group in groups for name, tensor in group.parameters.items()}
+    opening: dict[str, Any] = {"strength": settings.augment, "context": context}
+    opening["views"] = settings.views or 0 if place else 0
+    return Part(
+        body,
+        parameters,
+        lambda items: training_feed(items, encoder, place, **opening).open,
+        lambda items: validation_feed(items, encoder, place, context).open,
+        context,
+    )
 
 
 def _check(model: Trainable, training: Dataset, validation: Dataset, settings: FineTune) -> None:
@@ -133,6 +168,16 @@ def _check(model: Trainable, training: Dataset, validation: Dataset, settings: F
             f"fine-tuning got {len(training)} training and {len(validation)} validation items",
             expected="at least one of each: validation decides which weights are kept",
             fix="give more data, or a larger split.validation",
+        )
+
+
+def _check_guard(settings: FineTune, guard: Guard | None) -> None:
+    """Refuse a guard that would watch weights which low-rank updates replace."""
+    if guard and settings.lora_rank:
+        raise PlanError(
+            "finetune.lora_rank together with retention.guards",
+            expected="one of them: low-rank updates leave the weights that guards hold as they are",
+            fix="leave one out, or keep what was learnt by retention.floor alone",
         )
 
 
@@ -197,15 +242,25 @@ def _loop_settings(
 
 
 def _loss(
-    network: nn.Module, task: Task, training: Dataset, settings: FineTune, context: Context
+    network: nn.Sequential,
+    task: Task,
+    training: Dataset,
+    settings: FineTune,
+    context: Context,
+    term: Term | None = None,
 ) -> Callable[[Batch], Tensor]:
-    """Return the mean loss of a batch: smoothed, weighted and mixed as the settings say."""
+    """Return the mean loss of a batch: smoothed, weighted and mixed as the settings say, and a guard's term."""
     weights = _class_weights(task, training).to(context.device) if settings.class_weights else None
     extra = {"label_smoothing": settings.label_smoothing, "class_weights": weights}
 
+    def answered(inputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        features = network[0](inputs)
+        return network[1](features), term(inputs, features, batch) if term else 0.0
+
     def plain(batch: Batch) -> Tensor:
         inputs, targets = batch.tensors
-        return task.loss(network(as_floats(inputs)), targets, **extra)
+        outputs, more = answered(as_floats(inputs), batch)
+        return task.loss(outputs, targets, **extra) + more
 
     def mixed(batch: Batch) -> Tensor:
         # Mixup (Zhang et al. 2018, arXiv 1710.09412) on whatever enters the part that trains.
@@ -221,10 +276,9 @@ def _loss(
         share = max(share, 1 - share)
         other = torch.from_numpy(generator.permutation(len(batch))).to(targets.device)
         floats = as_floats(inputs).float()
-        outputs = network(share * floats + (1 - share) * floats[other])
-        return share * task.loss(outputs, targets, **extra) + (1 - share) * task.loss(
-            outputs, targets[other], **extra
-        )
+        outputs, more = answered(share * floats + (1 - share) * floats[other], batch)
+        own, others = (task.loss(outputs, rows, **extra) for rows in (targets, targets[other]))
+        return share * own + (1 - share) * others + more
 
     return mixed if settings.mixup else plain
 

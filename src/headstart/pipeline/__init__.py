@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +11,23 @@ import numpy as np
 
 from headstart.core.errors import PlanError
 from headstart.core.plan import Plan
-from headstart.core.protocols import Encoder, Task
-from headstart.core.registry import resolve
+from headstart.core.protocols import Encoder
 from headstart.core.settings import Extract, FewShot, FineTune
 from headstart.core.types import Form
 from headstart.data import TableDataset
-from headstart.features.encode import encode
 from headstart.model import Model, open_encoder
+from headstart.pipeline.carried import Carried, carry
 from headstart.pipeline.course import Course, Ledger
 from headstart.pipeline.few import learn_few
+from headstart.pipeline.gathering import gather, parts_of
 from headstart.pipeline.heads import extract_heads
-from headstart.pipeline.material import (
-    Material,
-    audited,
-    material_of,
-    refuse_findings,
-    with_lost_case,
-    with_suspects,
-)
-from headstart.pipeline.tuning import tune
+from headstart.pipeline.material import Material, with_suspects
+from headstart.pipeline.origin import Origin, lineage_of, require_origin
+from headstart.pipeline.tuning import Ground, tune
 from headstart.result import Predicted, Result
 from headstart.train.runtime import Context
+
+__all__ = ["Begun", "Course", "Outputs", "begin", "execute", "gather", "outputs_for", "train"]
 
 
 @dataclass(frozen=True)
@@ -55,61 +51,68 @@ class Begun:
     extraction: Extract
     ledger: Ledger
     course: Course
+    origin: Origin | None = None
+    carried: Carried | None = None
+    weights_sha256: str | None = None
+    """Of the network that the features at hand were made with; None: the plan's."""
 
 
 def execute(
-    plan: Plan, dataset: TableDataset, context: Context, *, strict: bool, encoder: Encoder | None = None
+    plan: Plan,
+    dataset: TableDataset,
+    context: Context,
+    *,
+    strict: bool,
+    encoder: Encoder | None = None,
+    origin: Origin | None = None,
 ) -> Outputs:
     """Run a plan on its data and return the result (without a folder yet) and the model.
 
-    `encoder` is the plan's network where it is open already; its weights may be changed.
+    `encoder` is the plan's network where it is open already; its weights may be changed. `origin` is what an earlier
+    link of a chain ended with, where the plan continues one.
     """
-    begun = begin(plan, dataset, context, strict=strict, encoder=encoder)
+    begun = begin(plan, dataset, context, strict=strict, encoder=encoder, origin=origin)
     begun.course = train(begun)
     with begun.ledger.stage("evaluate"):
-        return _evaluated(begun)
+        outputs = _evaluated(begun)
+    if origin is None:
+        return outputs
+    with begun.ledger.stage("retention"):
+        lineage = lineage_of(outputs.result, begun.model, origin, begun.course, context)
+    return replace(outputs, result=replace(outputs.result, lineage=lineage, cost=begun.ledger.cost()))
 
 
 def begin(
-    plan: Plan, dataset: TableDataset, context: Context, *, strict: bool, encoder: Encoder | None = None
+    plan: Plan,
+    dataset: TableDataset,
+    context: Context,
+    *,
+    strict: bool,
+    encoder: Encoder | None = None,
+    origin: Origin | None = None,
 ) -> Begun:
     """Encode and audit the items, split them and race heads over their features, as `execute` does before it trains."""
     ledger = Ledger(context)
+    require_origin(plan, origin)
     with ledger.stage("open"):
-        encoder = encoder or open_encoder(plan.encoder, limits=plan.data.limits)
-    _check_weights(plan, encoder)
-    extraction, tuning = _links(plan)
+        encoder = origin.encoder if origin else encoder or open_encoder(plan.encoder, limits=plan.data.limits)
+    if origin is None:
+        _check_weights(plan, encoder)
+    extraction, tuning = parts_of(plan)
     task, form, material = gather(plan, dataset, encoder, extraction, ledger, strict=strict)
     lineage = tuple(link.model_dump(mode="json") for link in plan.chain())
-    model = Model(encoder, task, None, plan.encoder, lineage=lineage)
+    model = Model(encoder, task, None, plan.encoder, lineage=(*(origin.lineage if origin else ()), *lineage))
+    carried = carry(origin.head, origin.labels, task, encoder) if origin else None
     course = Course()
-    if not isinstance(tuning, FineTune) or plan.start is not None:
+    if not isinstance(tuning, FineTune) or plan.extraction is not None:
         with ledger.stage("heads"):
-            race, suspects = extract_heads(model, material, extraction, form, context, ledger)
+            race, suspects = extract_heads(
+                model, material, extraction, form, context, ledger, carried=carried
+            )
             course, material = Course(race), with_suspects(material, suspects)
-    return Begun(plan, model, material, form, extraction, ledger, course)
-
-
-def gather(
-    plan: Plan,
-    dataset: TableDataset,
-    encoder: Encoder,
-    extraction: Extract,
-    ledger: Ledger,
-    *,
-    strict: bool,
-) -> tuple[Task, Form, Material]:
-    """Encode every item once, audit them and give each its split; return what is to be learnt and in which form."""
-    if not plan.split.respect:
-        dataset = dataset.with_splits([None] * len(dataset))
-    task: Task = resolve("task", plan.task)(plan.labels)
-    form = _form(task, encoder, extraction)
-    with ledger.stage("encode"):
-        whole = ledger.count(encode(dataset, encoder, form=form, context=ledger.context))
-    with ledger.stage("audit"):
-        found = with_lost_case(audited(dataset, whole, plan.data), encoder, task)
-        refuse_findings(found.audit, strict=strict)
-        return task, form, material_of(plan, dataset, whole, found, task)
+    return Begun(
+        plan, model, material, form, extraction, ledger, course, origin, carried, encoder.spec.weights_sha256
+    )
 
 
 def train(begun: Begun) -> Course:
@@ -121,50 +124,30 @@ def train(begun: Begun) -> Course:
             return learn_few(*given, tuning, begun.course.race, begun.form, ledger.context)
     if isinstance(tuning, FineTune):
         with ledger.stage("finetune"):
-            race, form = begun.course.race, begun.form
-            return tune(*given, tuning, race, form, ledger.context, extraction=begun.extraction)
+            ground = Ground(
+                begun.course.race,
+                begun.form,
+                begun.extraction,
+                begun.origin,
+                begun.carried,
+                begun.plan.retention,
+            )
+            return tune(*given, tuning, ground, ledger.context)
+    if begun.carried:
+        return replace(begun.course, notes=(*begun.course.notes, begun.carried.said))
     return begun.course
 
 
 def outputs_for(begun: Begun, rows: Sequence[int]) -> Any:
     """Return the head's outputs for some of the run's items, from the features at hand if the network is unchanged."""
     model, material, ledger = begun.model, begun.material, begun.ledger
-    is_extracted = (
-        not begun.course.history or model.encoder.spec.weights_sha256 == begun.plan.encoder.weights_sha256
-    )
+    before = begun.weights_sha256 or begun.plan.encoder.weights_sha256
+    is_extracted = not begun.course.history or model.encoder.spec.weights_sha256 == before
     if is_extracted:
         return model.logits_of(material.part(rows), begun.form)
     return model.logits_of(
         ledger.count(model.encode(material.dataset.subset(rows), ledger.context)), model.head.form
     )
-
-
-def _form(task: Task, encoder: Encoder, extraction: Extract) -> Form:
-    """Return the form in which every item is encoded once: the task's own, or several depths beside it."""
-    if task.form not in encoder.spec.width:
-        raise PlanError(
-            f"{encoder.spec.name} has no features of form '{task.form}', which {task.name} needs",
-            expected=f"an encoder with that form; this one has {', '.join(encoder.spec.width)}",
-            fix="choose another encoder (`headstart models` lists them)",
-        )
-    if task.form == "pooled" and extraction.depths and len(encoder.spec.depths) > 1:
-        return "depths"
-    return task.form
-
-
-def _links(plan: Plan) -> tuple[Extract, FewShot | FineTune | None]:
-    """Return the extraction and what follows it in a plan (a lone fine-tuning encodes too, for the audit)."""
-    if isinstance(plan.method, Extract):
-        return plan.method, None
-    alone = Extract() if isinstance(plan.method, FewShot) else Extract(depths=False)
-    start = plan.start.method if plan.start else alone
-    if not isinstance(start, Extract):
-        raise PlanError(
-            f"a fine-tuning that starts from '{start.kind}'",
-            expected="a start by extraction, or none",
-            fix="set plan.start to a plan whose method is extract, or to null",
-        )
-    return start, plan.method
 
 
 def _check_weights(plan: Plan, encoder: Encoder) -> None:
@@ -194,8 +177,11 @@ def _evaluated(begun: Begun) -> Outputs:
         Predicted(name, task.truth(target), answer, float(certainty), _path(raw))
         for name, target, answer, certainty, raw in zip(*columns, strict=True)
     )
+    receipt = model.encoder.receipt
+    if begun.origin:
+        receipt = replace(receipt, source=f"the link '{begun.origin.name}' of the chain")
     result = Result(
-        plan=plan, folder=Path(), evaluation=evaluation, audit=material.audit, receipt=model.encoder.receipt,
+        plan=plan, folder=Path(), evaluation=evaluation, audit=material.audit, receipt=receipt,
         race=course.race, history=course.history, cost=begun.ledger.cost(), predictions=predictions, notes=course.notes,
         modality=model.encoder.spec.modality,
     )  # fmt: skip

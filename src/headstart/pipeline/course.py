@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from headstart.core.lineage import Way
 from headstart.features.encode import Encoded
 from headstart.result import Candidate, Cost
 from headstart.train.runtime import Context
@@ -55,3 +56,6 @@ class Course:
     race: tuple[Candidate, ...] = ()
     history: tuple[Mapping[str, float], ...] = ()
     notes: tuple[str, ...] = ()
+    alpha: float | None = None
+    """How far from start to end the weights lie, where a floor held them back."""
+    way: tuple[Way, ...] = ()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from headstart.core.protocols import Encoder
+from headstart.core.protocols import Encoder, Task
 from headstart.core.settings import Extract
 from headstart.core.types import Form, Target
 from headstart.evaluation import likely_wrong
-from headstart.features.encode import Rows, encode
+from headstart.features.encode import Encoded, Rows, encode
 from headstart.methods.extract import extract
 from headstart.model import Model
+from headstart.pipeline.carried import CARRIED, Carried
 from headstart.pipeline.course import Ledger
 from headstart.pipeline.material import Material
 from headstart.result import Candidate
@@ -26,9 +29,19 @@ POOLED_TOO = 600
 
 
 def extract_heads(
-    model: Model, material: Material, settings: Extract, form: Form, context: Context, ledger: Ledger
+    model: Model,
+    material: Material,
+    settings: Extract,
+    form: Form,
+    context: Context,
+    ledger: Ledger,
+    *,
+    carried: Carried | None = None,
 ) -> tuple[tuple[Candidate, ...], list[int]]:
-    """Race heads and leave the best in the model, calibrated; return the race and the items with suspect labels."""
+    """Race heads and leave the best in the model, calibrated; return the race and the items with suspect labels.
+
+    A head that was `carried` over from an earlier link races too where it knows every class.
+    """
     rows = material.rows("train", "validation") if settings.use_validation else material.rows("train")
     views = [material.part(rows).features]
     part = material.dataset.subset(rows)
@@ -39,11 +52,39 @@ def extract_heads(
     targets = material.targets(rows)
     groups = [material.groups[row] for row in rows]
     done = race_heads(model, _forms(model.encoder, form, views), targets, groups, settings, context)
-    model.head = done.head.eval()
     held_out = [targets[index] for index in done.held_out]
+    if carried and not carried.fresh:
+        done = _beside_carried(
+            model, done, carried, material.part([rows[i] for i in done.held_out]), held_out, form
+        )
+    model.head = done.head.eval()
     calibrate(model, done.held_out_outputs, held_out)
     wrong = _suspects(model, done.held_out_outputs, held_out)
     return done.race, [rows[index] for index in done.held_out[wrong]]
+
+
+def _beside_carried(
+    model: Model, done: _Race, carried: Carried, part: Encoded, targets: Sequence[Target], form: Form
+) -> _Race:
+    """Let the head of the earlier link, which has seen none of these items, race with the winner."""
+    started = time.perf_counter()
+    model.head = carried.head
+    outputs = model.logits_of(part, form)
+    row = contender(CARRIED, model.task, outputs, targets, time.perf_counter() - started)
+    best = next(one for one in done.race if one.chosen)
+    if (row.score, -row.log_loss) <= (best.score, -best.log_loss):
+        return replace(done, race=(*done.race, row))
+    beaten = tuple(replace(one, chosen=False) for one in done.race)
+    return _Race(carried.head, (*beaten, replace(row, chosen=True)), done.held_out, outputs)
+
+
+def contender(name: str, task: Task, outputs: Any, targets: Sequence[Target], seconds: float) -> Candidate:
+    """Return a contender scored on items that it has not seen."""
+    found, count = task.score(outputs, targets), len(targets)
+    quality = found["quality"]
+    share = min(max(quality, 0.0), 1.0)
+    error = math.sqrt(max(share * (1 - share), 0.25 / count) / count)
+    return Candidate(name, quality, error, found["loss"], seconds)
 
 
 def _forms(encoder: Encoder, form: Form, views: Sequence[Rows]) -> dict[Form, list[Rows]]:

@@ -18,7 +18,8 @@ from pydantic import TypeAdapter
 from safetensors.numpy import load_file, save_file
 
 from headstart.core.hashing import digest
-from headstart.core.settings import FineTune
+from headstart.core.settings import FineTune, Pretrain
+from headstart.methods.pretrain import pretrain
 from headstart.pipeline import outputs_for, train
 from headstart.proving.bench import Bench, seeded
 from headstart.proving.outcome import Budget, Lap, Scored
@@ -37,6 +38,8 @@ VERSION = 1
 """Version of an arm's numbers; bump when they move."""
 BUCKET = "proofs-v1"
 TRIED_EPOCHS = 2
+SELF_SUPERVISED, HEAD_RATE = "selfsupervised", 5e-3
+"""The arm that runs only where it is asked for, and the rate of its head, which starts from nothing."""
 _FACTS, _QUALITY = "scored.json", "quality.safetensors"
 
 Learn = Callable[[Bench, "Plan", Budget, "Context"], "Begun"]
@@ -88,6 +91,56 @@ def _learn_tuned(bench: Bench, plan: Plan, budget: Budget, context: Context) -> 
     return begun
 
 
+def _halved_plan(bench: Bench, _: Budget, epochs: int | None) -> Plan:
+    """Return the plan of fine-tuning in half of the epochs: the other half of the time is for pretraining.
+
+    The network is another one by then, so that heads are not raced on the features at hand: the head learns first.
+    """
+    whole = cast("FineTune", _with_epochs(bench.tuning, epochs).method)
+    half = max(1, whole.epochs // 2)
+    changes = {
+        "epochs": half,
+        "head_epochs": max(1, half // 2),
+        "head_learning_rate": HEAD_RATE,
+        "views": None,
+    }
+    method = whole.model_copy(update=changes)
+    return bench.tuning.model_copy(update={"method": method, "start": None})
+
+
+def _learn_selfsupervised(bench: Bench, plan: Plan, budget: Budget, context: Context) -> Begun:
+    """Pretrain on all training inputs without their labels, then fine-tune on the budget's."""
+    folder = context.folder / SELF_SUPERVISED if context.folder else None
+    epochs = bench.pretraining.get(budget.n, 1)
+    _pretrained(bench, Pretrain(epochs=epochs), replace(context, folder=folder))
+    begun = bench.begun(plan, budget, context, encoder=bench.encoder)
+    begun.course = train(begun)
+    return begun
+
+
+def _pretrained(bench: Bench, settings: Pretrain, context: Context) -> float:
+    """Pretrain the bench's network on the training inputs from its own weights; return the seconds that it took."""
+    bench.encoder.module.load_state_dict(bench.weights)
+    inputs = bench.dataset.subset(bench.material.rows("train"))
+    done = pretrain(bench.encoder, dataset=inputs, settings=settings, context=context, is_pretrained=True)
+    return done.seconds
+
+
+def pretraining_epochs(bench: Bench, seconds: float) -> int:
+    """Return the epochs of pretraining that take half of the seconds of fine-tuning, by training one (kept)."""
+    key = digest(
+        "pretraining epoch", VERSION, bench.tuning.key, len(bench.dataset), bench.context.device.type
+    )
+
+    def write(folder: Path) -> None:
+        spent = _pretrained(bench, Pretrain(epochs=1), replace(bench.context, folder=None))
+        (folder / _FACTS).write_text(json.dumps({"seconds": spent}), encoding="utf-8")
+
+    folder, _ = bench.context.store.get_or(BUCKET, key, write)
+    each = json.loads((folder / _FACTS).read_text(encoding="utf-8"))["seconds"]
+    return max(1, round(seconds / 2 / each))
+
+
 def _learn_scratch(bench: Bench, plan: Plan, budget: Budget, context: Context) -> Begun:
     """Train from random weights."""
     begun = bench.begun(plan, budget, context, encoder=bench.untrained(plan.encoder, context.seed))
@@ -104,6 +157,10 @@ ARMS: Mapping[str, Arm] = {
             lambda bench, _, epochs: _with_epochs(bench.tuning, epochs), _learn_tuned,
         ),
         Arm("scratch", "from scratch", False, True, _scratch_plan, _learn_scratch),
+        Arm(
+            SELF_SUPERVISED, "pretrained further on these inputs, then fine-tuned", True, True, _halved_plan,
+            _learn_selfsupervised,
+        ),
     )
 }  # fmt: skip
 """Arms by name, in the order in which they run."""
@@ -119,7 +176,8 @@ def learnt(
     context = seeded(bench.context, seed)
     plan = arm.plan(bench, budget, epochs).model_copy(update={"seed": context.seed})
     split = list(zip(bench.dataset.ids, bench.dataset.splits, strict=True))
-    key = digest("arm", VERSION, arm.name, plan.key, asdict(budget), split)
+    beside = (bench.pretraining.get(budget.n),) if arm.name == SELF_SUPERVISED else ()
+    key = digest("arm", VERSION, arm.name, plan.key, asdict(budget), split, *beside)
     checkpoints = context.store.root / "checkpoints-v1" / key
 
     def write(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -52,6 +52,8 @@ class Bench:
     encoder: Encoder
     encode_seconds: float
     weights: Mapping[str, Tensor]
+    pretraining: dict[int, int] = field(default_factory=dict[int, int])
+    """Epochs of self-supervised pretraining by the number of labels, where that arm runs."""
     _untrained: tuple[Encoder, Mapping[str, Tensor]] | None = None
 
     @property
@@ -86,7 +88,7 @@ class Bench:
         )
         model = Model(encoder, self.task, None, plan.encoder)
         ledger, course = Ledger(context), Course()
-        first = plan.start or plan
+        first = plan.extraction or plan
         extraction = first.method if isinstance(first.method, Extract) else Extract(depths=False)
         if first.method is extraction:
             with ledger.stage("heads"):
@@ -116,17 +118,17 @@ class Bench:
 def open_bench(opened: Opened, context: Context) -> Bench:
     """Encode, audit and split the items once; PlanError where the network has learnt nothing to transfer."""
     plan, encoder = opened.plan, opened.encoder
-    if plan.encoder.weights == "random" or plan.start is None or encoder is None:
+    if plan.encoder.weights == "random" or plan.extraction is None or encoder is None:
         raise PlanError(
             f"{plan.encoder.name} is not pretrained, so there is no transfer to prove",
             expected="a pretrained network",
             fix="name one with --encoder (`headstart models` lists them), or leave encoder.weights out",
         )
-    method = cast("Extract", plan.start.method).model_copy(update={"views": 1})
+    method = cast("Extract", plan.extraction.method).model_copy(update={"views": 1})
     ledger = Ledger(context)
     task, form, material = gather(plan, opened.dataset, encoder, method, ledger, strict=False)
     seconds = _encode_seconds(material, ledger.stages["encode"], encoder, form)
-    start = plan.start.model_copy(update={"method": method})
+    start = plan.extraction.model_copy(update={"method": method})
     alone = start.model_copy(update={"method": method.model_copy(update={"use_validation": True})})
     weights = {name: tensor.clone() for name, tensor in encoder.module.state_dict().items()}
     tuning = plan.model_copy(update={"start": start})

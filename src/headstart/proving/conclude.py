@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart.proving.arms import ARMS
+from headstart.proving.arms import ARMS, SELF_SUPERVISED
 from headstart.proving.budgets import counted
 from headstart.proving.causes import causes_of
 from headstart.proving.differences import crossed_gain
@@ -30,11 +30,15 @@ if TYPE_CHECKING:
     from headstart.proving.schedule import Schedule
 
 TUNED_OVER_FROZEN = ("finetune", "frozen")
+FURTHER_OVER_TUNED = (SELF_SUPERVISED, "finetune")
 
 
 def _pairs() -> list[tuple[str, str]]:
-    """Return which arms are compared: each that transfers with training from scratch, and the tuned with the frozen."""
-    return [*((name, "scratch") for name, arm in ARMS.items() if arm.is_transfer), TUNED_OVER_FROZEN]
+    """Return which arms are compared: each that transfers with training from scratch, the tuned with the frozen, and
+    what was pretrained further with the tuned.
+    """
+    against_scratch = ((name, "scratch") for name, arm in ARMS.items() if arm.is_transfer)
+    return [*against_scratch, TUNED_OVER_FROZEN, FURTHER_OVER_TUNED]
 
 
 def concluded(

@@ -20,7 +20,15 @@ from headstart.core.errors import TrainingError
 from headstart.core.hashing import digest
 from headstart.core.settings import FineTune
 from headstart.planning import pace
-from headstart.proving.arms import ARMS, BUCKET, TRIED_EPOCHS, epoch_seconds, learnt
+from headstart.proving.arms import (
+    ARMS,
+    BUCKET,
+    SELF_SUPERVISED,
+    TRIED_EPOCHS,
+    epoch_seconds,
+    learnt,
+    pretraining_epochs,
+)
 from headstart.proving.bench import Bench, open_bench
 from headstart.proving.budgets import budgets_of
 from headstart.proving.conclude import concluded
@@ -67,6 +75,7 @@ class Question:
     minutes: float
     seeds: int
     target: float
+    selfsupervised: bool = False
 
 
 @dataclass
@@ -166,7 +175,8 @@ def _wish(bench: Bench, question: Question, budgets: tuple[Budget, ...], spent: 
     }
     return Wish(
         seeds=question.seeds, epochs=method.epochs, scratch_least=scratch, budgets=budgets,
-        seconds=60 * question.minutes, spent=spent,
+        # A third arm takes as long as either of the two.
+        seconds=60 * question.minutes * (2 / 3 if question.selfsupervised else 1), spent=spent,
         all_budgets=bench.context.device.type != "cpu",
     )  # fmt: skip
 
@@ -218,10 +228,12 @@ def _trained(
         return 0
     limit = 60 * question.minutes
     arms = ("finetune", "scratch") if schedule.finetune_epochs else ("scratch",)
+    if question.selfsupervised and schedule.finetune_epochs:
+        arms = (*arms, SELF_SUPERVISED)
     epochs: dict[int, int] = {}
     total = schedule.seeds * len(schedule.budgets) * len(arms)
     for seed in range(schedule.seeds):
-        spent = done.seconds("finetune", "scratch")
+        spent = done.seconds(*arms)
         if seed >= LEAST_SEEDS and before + spent * (1 + SPARE / seed) + END_SECONDS > limit:
             return seed
         for place, budget in enumerate(schedule.budgets):
@@ -230,6 +242,11 @@ def _trained(
             if seed == 0:
                 epochs[budget.n] = _scratch_epochs(bench, costs, schedule, budget, done)
             _run(bench, "scratch", budget, seed, epochs[budget.n], done)
+            if SELF_SUPERVISED in arms and ("finetune", budget.n) in done.scored:
+                assert schedule.finetune_epochs is not None, "there is an arm of fine-tuning"
+                first = done.scored["finetune", budget.n][0]
+                bench.pretraining[budget.n] = pretraining_epochs(bench, first.seconds)
+                _run(bench, SELF_SUPERVISED, budget, seed, schedule.finetune_epochs, done)
             now = (seed * len(schedule.budgets) + place + 1) * len(arms)
             bench.context.progress(Event("trained", now, total))
     return schedule.seeds

@@ -7,11 +7,13 @@ from html import escape
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from headstart.core.lineage import is_noncommercial
 from headstart.report.document import versions
 from headstart.report.metrics import exact, metric, percent
 from headstart.report.words import cautions, count, labels, names, nouns, title, use_of, verdict
 
 if TYPE_CHECKING:
+    from headstart.core.lineage import Lineage
     from headstart.core.types import EncoderSpec
     from headstart.result import Result
 
@@ -68,6 +70,7 @@ def card(result: Result, spec: EncoderSpec) -> str:
         *([f"## Per {names(evaluation)[0].lower()}\n\n{_classes(result)}"] if evaluation.per_class else []),
         f"## Limits\n\n{_limits(result)}",
         f"## Training\n\n{_training(result, spec)}",
+        *([f"## Lineage\n\n{_lineage(result.lineage)}"] if result.lineage else []),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -85,10 +88,11 @@ def _front_matter(result: Result, spec: EncoderSpec) -> str:
     ]
     pipeline, task = _PIPELINES.get((result.modality, result.evaluation.task), ("", ""))
     tags = [*([pipeline] if pipeline else []), *_TAGS.get(result.evaluation.task, [])]
-    known = spec.licence.lower() in _HUB_LICENCES
+    licence = _licence(result, spec)
+    known = licence.lower() in _HUB_LICENCES
     values: dict[str, Any] = {
-        "license": spec.licence.lower() if known else "other",
-        **({} if known else {"license_name": spec.licence or "unknown"}),
+        "license": licence.lower() if known else "other",
+        **({} if known else {"license_name": licence or "unknown"}),
         "library_name": "headstart",
         **({"pipeline_tag": pipeline} if pipeline else {}),
         "tags": ["headstart", *tags, "transfer-learning", spec.name],
@@ -106,6 +110,42 @@ def _front_matter(result: Result, spec: EncoderSpec) -> str:
         ],
     }
     return "".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items())
+
+
+def _licence(result: Result, spec: EncoderSpec) -> str:
+    """Return the licence of the result: the network's own, unless something in the chain forbids commercial use."""
+    own = result.plan.data.licence
+    every = [spec.licence, own, *_licences(result.lineage)]
+    return next((name for name in every if name and is_noncommercial(name)), spec.licence)
+
+
+def _licences(lineage: Lineage | None) -> list[str | None]:
+    """Return the licences of every link's network and data."""
+    return [name for link in lineage.links for name in (link.licence, link.data_licence)] if lineage else []
+
+
+def _lineage(lineage: Lineage) -> str:
+    """Return the table of the links with data fingerprints and licences, and what was kept of the earlier tasks."""
+    rows = [
+        "| link | method | data | fingerprint | licence of the data | network | its licence | test score |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for link in lineage.links:
+        score = f"{metric(link.score.name).title} {link.score.value:.3f}" if link.score else ""
+        cells = (
+            _text(link.name), link.method, _text(link.data or "in memory"), f"`{link.fingerprint[:12]}`",
+            _text(link.data_licence or "not stated"), _text(link.encoder), _text(link.licence or "unknown"), score,
+        )  # fmt: skip
+        rows.append(f"| {' | '.join(cells)} |")
+    kept = [
+        f"- {_text(row.name)}: {percent(row.share.value)} of its validation score is kept by this network "
+        f"({percent(row.share.low)} to {percent(row.share.high)})."
+        for row in lineage.kept
+        if row.share
+    ]
+    marks = [f"- **Not for commercial use**: {_text(one)}." for one in lineage.restricted]
+    parts = ["\n".join(rows), *(["\n".join(kept)] if kept else []), *(["\n".join(marks)] if marks else [])]
+    return "\n\n".join(parts)
 
 
 def _dataset(result: Result) -> str:
@@ -172,7 +212,8 @@ def _training(result: Result, spec: EncoderSpec) -> str:
         f"Encoder: {spec.name} ({spec.licence or 'licence unknown'}), {result.receipt.summary()}.",
         *([f"Chosen: {'; '.join(result.selection.reasons)}."] if result.selection else []),
         f"Method: {plan.method.kind}, seed {plan.seed}. Plan `{plan.key[:12]}` is in `headstart.json`.",
-        f"Data: {count(audit.num_kept, nouns(result)[0])} of {audit.num_items:,} kept by the audit.",
+        f"Data: {count(audit.num_kept, nouns(result)[0])} of {audit.num_items:,} kept by the audit"
+        + (f" (licence: {plan.data.licence})." if plan.data.licence else "."),
         f"Versions: {', '.join(f'{name} {number}' for name, number in versions().items())}.",
     ]
     return "\n".join(f"- {_text(row) if '`' not in row else row}" for row in rows)

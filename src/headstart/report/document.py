@@ -35,6 +35,7 @@ def to_json(result: Result) -> dict[str, Any]:
         "audit": plain(result.audit),
         "receipt": _receipt(result.receipt),
         "selection": plain(result.selection),
+        "lineage": plain(result.lineage),
         "race": plain(result.race),
         "history": plain(result.history),
         "cost": plain(result.cost),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from headstart.report import charts, metrics, spans, words
+from headstart.report import charts, lineage, metrics, spans, words
 from headstart.report.floors import floor_of
 from headstart.report.frame import fill
 from headstart.report.pictures import PictureAlbum, picture_album
@@ -77,6 +77,8 @@ def render(result: Result, model: Model, inputs: Mapping[str, Any], *, path: Pat
     page = fill(
         "report.html",
         title=words.title(result),
+        style=lineage.STYLE if result.lineage else "",
+        drawn=lineage,
         result=result,
         spec=model.encoder.spec,
         album=album,

@@ -271,7 +271,8 @@ _SHOWN = {
 
 def title(result: Result) -> str:
     """Name the data, by the last part of where they lie."""
-    return _last_part(result.plan.data.uri) or f"{nouns(result)[1]} in memory"
+    plan = result.plan
+    return _last_part(plan.data.uri) or plan.name or f"{nouns(result)[1]} in memory"
 
 
 def settings_of(result: Result) -> dict[str, Any]:
@@ -281,6 +282,8 @@ def settings_of(result: Result) -> dict[str, Any]:
 
 def _without_folders(values: dict[str, Any]) -> dict[str, Any]:
     """Cut paths in a dumped plan, and in the plans that it continues, to their last part."""
+    if "folder" in values:
+        return {**values, "folder": _last_part(values["folder"])}
     data = {**values["data"], "uri": _last_part(values["data"]["uri"])}
     encoder = {**values["encoder"], "weights": _last_part(values["encoder"]["weights"])}
     start = _without_folders(values["start"]) if values["start"] else None

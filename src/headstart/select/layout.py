@@ -151,5 +151,5 @@ def _finalist(search: Search, values: Mapping[str, Any], network: Encoder | str)
 
 def _at(plan: Plan, source: Source) -> Plan:
     """Return a plan, and those that it continues, with its data where they are now."""
-    start = _at(plan.start, source) if plan.start else None
+    start = _at(plan.extraction, source) if plan.extraction else None
     return plan.model_copy(update={"data": source, "start": start})

@@ -191,9 +191,9 @@ def stopped(plan: Plan, epochs: int) -> Plan:
 
 def frozen(plan: Plan) -> Plan:
     """Return the extraction that a fine-tuning starts from as a plan of its own: it may learn from validation too."""
-    assert plan.start is not None, "it starts from an extraction"
-    method = plan.start.method.model_copy(update={"use_validation": True})
-    return plan.start.model_copy(update={"method": method})
+    assert plan.extraction is not None, "it starts from an extraction"
+    method = plan.extraction.method.model_copy(update={"use_validation": True})
+    return plan.extraction.model_copy(update={"method": method})
 
 
 def _chosen(course: Course) -> str:

@@ -7,6 +7,7 @@ with the same bits as one that was not.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -56,7 +57,8 @@ def train(
     settings: LoopSettings,
     context: Context,
 ) -> Trained:
-    """Train `module` in place and leave it with the weights (best of start and epochs) that validate best.
+    """Train `module` in place and leave it with the weights (best of start and epochs) that validate best, or with
+    those of the last epoch, as `settings.keep` says.
 
     Continues from the newest sound checkpoint of `context.folder` where there is one. Raises TrainingError (nothing
     to train, not finite, exploding, out of memory), ResumeError (checkpoints of another run, all damaged), StoreError
@@ -229,7 +231,8 @@ class _Run:
         position = self.position
         score = self.evaluate(validate)
         epoch = position.validated + 1
-        is_best = score.beats(Validation(*position.scores[position.best_epoch]) if position.scores else None)
+        best = Validation(*position.scores[position.best_epoch]) if position.scores else None
+        is_best = self.settings.keep == "last" or score.beats(best)
         is_lower = position.lowest is None or score.loss < position.lowest
         position.lowest = score.loss if is_lower else position.lowest
         # While groups are still to open, a standstill says nothing.
@@ -264,7 +267,9 @@ class _Run:
         """Add the epoch's row to the history and tell it."""
         position = self.position
         self.count_time()
-        row = {"epoch": float(epoch), "validation_loss": score.loss, "validation_quality": score.quality}
+        row = {
+            "epoch": float(epoch), "validation_loss": score.loss, "validation_quality": score.quality, **score.more
+        }  # fmt: skip
         if epoch:
             last = position.step - 1
             row["train_loss"] = position.loss_sum / max(1, position.items)
@@ -276,6 +281,8 @@ class _Run:
             position.history.append(row)
         position.loss_sum, position.items = 0.0, 0
         text = f"epoch {epoch}: validation {self.settings.quality} {score.quality:.3f}, loss {score.loss:.3f}"
+        if math.isnan(score.quality):  # There was nothing to validate on.
+            text = f"epoch {epoch}: training loss {row.get('train_loss', math.nan):.3f}"
         self.context.progress(Event(self.settings.stage, position.step, self.total, text, row))
 
     def count_time(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,8 @@ class Validation:
 
     loss: float
     quality: float
+    more: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Other figures, which decide nothing: they go into the epoch's row of the history."""
 
     def beats(self, other: Validation | None) -> bool:
         """Tell whether it is better: of higher quality, or of the same with a lower loss."""
@@ -41,6 +43,8 @@ class LoopSettings:
     clip_norm: float = 1.0
     ema: float = 0.0
     patience: int = 5
+    keep: Literal["best", "last"] = "best"
+    """Which weights stay: those that validate best, or the last epoch's, where nothing may be chosen."""
     precision: str = "float32"
     checkpoint_steps: int | None = None
     freeze_statistics: bool = True

@@ -3,10 +3,12 @@
 plan = argmin <plan, |s_i - t_j|^2> - eps entropy(plan), then P_j = sum_i plan_ij onehot(y_i) / sum_i plan_ij
 (Courty et al. 2017, Optimal transport for domain adaptation, arXiv 1507.00504; labels as in Redko et al. 2019, arXiv
 1803.04899). It assumes that the classes occur in the same shares in both domains. Needs POT (`pip install
-headstart[adapt]`).
+headstart[transport]`).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,13 +31,13 @@ def transport(ground: Ground, *, seed: int) -> Tensor:
         raise PlanError(
             "label transport was asked for, but POT is not installed",
             expected="the package POT",
-            fix="pip install 'headstart[adapt]'",
+            fix="pip install 'headstart[transport]'",
         ) from error
     source, truth = _some(ground.source, ground.truth, seed)
     cost = torch.cdist(source, ground.target).square()
     cost = cost / cost.max().clamp(min=1e-12)
     shares, others = (torch.full((count,), 1 / count, dtype=torch.float64) for count in cost.shape)
-    plan = ot.sinkhorn(
+    plan: Any = ot.sinkhorn(
         shares, others, cost.double(), REGULARISATION, method="sinkhorn_log", numItermax=200, warn=False
     )
     carried = plan.T @ one_hot(truth, ground.num_classes).double()
