@@ -225,7 +225,8 @@ def said_of(origin: Origin, target: Side) -> list[str]:
             )
     if target.unreadable:
         names = explain_items([name for name, _ in target.unreadable])
-        lines.append(f"{len(target.unreadable)} items of the target cannot be read: {names}")
+        count = len(target.unreadable)
+        lines.append(f"{count} item{'s' if count > 1 else ''} of the target cannot be read: {names}")
     if len(target) < FEW:
         lines.append(
             f"the target has {len(target)} items, too few to tell a shift (at least {FEW} are needed)"
