@@ -8,6 +8,7 @@ On PACS skada's methods get the same features and labels, and its entropy score 
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from benchmarks._claims import Claim, at_most, publish
@@ -27,11 +29,13 @@ from headstart.adaptation.candidates import NOTHING, Field, field_of
 from headstart.adaptation.choose import choose
 from headstart.adaptation.clusters import clusters_of
 from headstart.adaptation.shift import measure_shift
+from headstart.adaptation.sides import masked
 from headstart.core.protocols import Encoder
-from headstart.core.settings import Extract, Pretrained, Source
+from headstart.core.settings import Adapt, Extract, Pretrained, Source
 from headstart.core.types import Form
 from headstart.data import TableDataset, from_memory, open_dataset
 from headstart.features.encode import encode
+from headstart.methods.adapt import adapt
 from headstart.methods.extract import extract
 from headstart.model import Model, open_encoder
 from headstart.pipeline.heads import calibrate
@@ -50,6 +54,9 @@ WARM, TIMED = 8, 64
 RESAMPLES = 10_000
 PEERED = ("photo to art_painting", "art_painting to photo")
 """Shifts on which the peers run: their transport plans take a minute each."""
+ALONE = "no term"
+TERMS, TRAINED_SEEDS = (ALONE, "mcc", "coral", "mmd", "dann", "cdan", "afn", "jdot", "fixmatch"), 2
+"""Terms that train a head with a layer of its own on these shifts, and the seeds that they get."""
 LEAST_GAIN, MOST_LOSS = 4.0, 0.5
 """Points over doing nothing, on average and for the worst shift."""
 
@@ -65,10 +72,13 @@ class Domain:
     features: np.ndarray
     labels: np.ndarray
     item_seconds: float
+    dataset: TableDataset
+    encoder: Encoder
 
     def part(self, rows: np.ndarray) -> Domain:
         """Return some rows."""
-        return replace(self, features=self.features[rows], labels=self.labels[rows])
+        dataset = self.dataset.subset(rows.tolist())
+        return replace(self, features=self.features[rows], labels=self.labels[rows], dataset=dataset)
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,8 @@ class Trial:
     kind: str
     chosen: str
     scores: Mapping[str, float]
+    trained: Mapping[str, float]
+    """Of terms that were trained, by name, over cached features; empty where they did not run."""
     peers: Mapping[str, float]
     peer: str
     """Whom the peers' own score chooses; empty where they did not run."""
@@ -156,7 +168,8 @@ class _Domains:
         form: Form = "layers" if dataset.modality == "text" else "depths"
         found = encode(dataset, encoder, form=form, context=self.context)
         labels = np.array([str(dataset.targets[row]) for row in found.indices])
-        return Domain(name, np.asarray(found.features, np.float32), labels, self.pace(dataset, encoder, form))
+        features, pace = np.asarray(found.features, np.float32), self.pace(dataset, encoder, form)
+        return Domain(name, features, labels, pace, dataset.subset(found.indices), encoder)
 
     def pace(self, dataset: TableDataset, encoder: Encoder, form: Form) -> float:
         """Return the processor seconds of an item by encoding TIMED items anew; the first few warm the graph up."""
@@ -255,8 +268,9 @@ def _trial(pair: Pair, seed: int, context: Context, *, with_peers: bool) -> Tria
     choice = choose(found, shift.kind, clusters=clusters)
     spent = time.process_time() - before
     peers, peer = _peers(source, truth, target, names) if with_peers else ({}, "")
+    runs = _trained(model, source, target, context, seed) if with_peers and seed < TRAINED_SEEDS else {}
     return Trial(
-        pair.name, seed, shift.kind, choice.chosen, _scores(found, names, target.labels), peers, peer,
+        pair.name, seed, shift.kind, choice.chosen, _scores(found, names, target.labels), runs, peers, peer,
         len(target.labels), spent, len(target.labels) * target.item_seconds,
     )  # fmt: skip
 
@@ -271,6 +285,23 @@ def _fitted(source: Domain, truth: np.ndarray, names: Sequence[str], context: Co
     model = Model(None, task, done.head.eval(), Pretrained())  # type: ignore[arg-type]
     calibrate(model, done.held_out_logits, [names[index] for index in truth[done.held_out]])
     return model
+
+
+def _trained(model: Model, source: Domain, target: Domain, context: Context, seed: int) -> dict[str, float]:
+    """Train each term over cached features, from the same model, and return the accuracies in points."""
+    scores: dict[str, float] = {}
+    for name in TERMS:
+        head = copy.deepcopy(model.head)
+        one = replace(model, encoder=source.encoder, head=head)
+        settings = Adapt(terms={name: None} if name != ALONE else {}, head="bottleneck")
+        adapt(
+            one, source=source.dataset, target=masked(target.dataset),
+            settings=settings, context=replace(context, seed=seed, folder=None),
+        )  # fmt: skip
+        with torch.inference_mode():
+            said = one.head(torch.from_numpy(target.features)).argmax(1).numpy()
+        scores[name] = 100 * float((np.array(one.task.labels)[said] == target.labels).mean())
+    return scores
 
 
 def _scores(found: Field, names: Sequence[str], labels: np.ndarray) -> dict[str, float]:
