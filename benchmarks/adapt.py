@@ -218,10 +218,8 @@ def _pairs(domains: _Domains, *, quick: bool) -> list[Pair]:
 def _subsets(source: Domain, target: Domain, seed: int) -> tuple[Domain, Domain]:
     """Return nine tenths of both."""
     draw = np.random.default_rng(seed)
-    return tuple(  # type: ignore[return-value]
-        one.part(draw.permutation(len(one.labels))[: int(SHARE * len(one.labels))])
-        for one in (source, target)
-    )
+    rows = [draw.permutation(len(one.labels))[: int(SHARE * len(one.labels))] for one in (source, target)]
+    return source.part(rows[0]), target.part(rows[1])
 
 
 def _halves(source: Domain, target: Domain, seed: int, *, skewed: str = "") -> tuple[Domain, Domain]:
@@ -282,7 +280,7 @@ def _fitted(source: Domain, truth: np.ndarray, names: Sequence[str], context: Co
     done = extract(
         {"depths": [source.features]}, truth, groups, task=task, settings=Extract(), context=context
     )
-    model = Model(None, task, done.head.eval(), Pretrained())  # type: ignore[arg-type]
+    model = Model(source.encoder, task, done.head.eval(), Pretrained())
     calibrate(model, done.held_out_logits, [names[index] for index in truth[done.held_out]])
     return model
 
@@ -291,8 +289,7 @@ def _trained(model: Model, source: Domain, target: Domain, context: Context, see
     """Train each term over cached features, from the same model, and return the accuracies in points."""
     scores: dict[str, float] = {}
     for name in TERMS:
-        head = copy.deepcopy(model.head)
-        one = replace(model, encoder=source.encoder, head=head)
+        one = replace(model, head=copy.deepcopy(model.head))
         settings = Adapt(terms={name: None} if name != ALONE else {}, head="bottleneck")
         adapt(
             one, source=source.dataset, target=masked(target.dataset),

@@ -270,7 +270,7 @@ def tuned(
 def lightly(kept: Kept, context: Context, seeds: int, *, quick: bool) -> list[Claim]:
     """Pretrain the same network on the same pictures by our LeJEPA and by lightly's loss of it, interleaved."""
     try:
-        from lightly.loss.lejepa_loss import SIGReg, lejepa_invariance_loss  # type: ignore[import-not-found]
+        from lightly.loss.lejepa_loss import SIGReg, lejepa_invariance_loss
     except ImportError:
         return [
             Claim(

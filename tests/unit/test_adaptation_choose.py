@@ -99,6 +99,17 @@ def test_without_the_source_the_ways_that_need_it_are_left_out(
     assert names == {NOTHING, "prior by EM", "prior by BBSE", "self-training", "propagation", "centroids"}
 
 
+def test_label_transport_takes_part_where_it_is_asked_for(
+    trained: tuple[Model, np.ndarray, np.ndarray],
+) -> None:
+    pytest.importorskip("ot")
+    model, source, truth = trained
+    target, wanted = draw(120, 2)
+    found = field_of(model, target, source=source, truth=truth, with_transport=True)
+    carried = next(one for one in found.candidates if one.name == "transport")
+    assert (carried.target.argmax(1) == wanted).mean() > 0.8
+
+
 def test_one_item_and_missing_classes_are_adapted_to_without_a_crash(
     trained: tuple[Model, np.ndarray, np.ndarray],
 ) -> None:

@@ -20,6 +20,7 @@ from headstart.methods.domain.propagate import propagate
 from headstart.methods.domain.recolour import recolour
 from headstart.methods.domain.self_training import SOURCE_WEIGHT, self_train, surest
 from headstart.methods.domain.standardise import standardise
+from headstart.methods.domain.transport import transport
 from headstart.methods.heads.folds import assign_folds
 from headstart.methods.heads.logistic import PENALTIES, RACE_STEPS, solve
 from headstart.methods.heads.rows import Rows
@@ -76,13 +77,14 @@ def field_of(
     truth: np.ndarray | None = None,
     groups: Sequence[str] = (),
     seed: int = 0,
+    with_transport: bool = False,
 ) -> Field:
     """Return every closed-form candidate for target features [m, D] of the form that the model's head takes.
 
     `source` [n, D] are the features of labelled source items with class ids `truth` [n]; without them those ways are
-    tried that need the model alone.
+    tried that need the model alone. `with_transport` adds labels carried by optimal transport (PlanError without POT).
     """
-    return _Trial(model, target, source, truth, groups, seed).field()
+    return _Trial(model, target, source, truth, groups, seed).field(with_transport=with_transport)
 
 
 class _Trial:
@@ -122,7 +124,7 @@ class _Trial:
         form = self.model.head.form
         return make(self.source, self.target, form=form, num_classes=self.classes, seed=self.seed)
 
-    def field(self) -> Field:
+    def field(self, *, with_transport: bool) -> Field:
         """Try every way."""
         found = [Candidate(NOTHING, "nothing", self.model, self.outputs), *self.priors()]
         ground = self.ground
@@ -135,6 +137,8 @@ class _Trial:
         if len(self.source):
             found += self.moved("standardised", self.on(standardise))
             found += self.moved("recoloured", recolour(ground))
+            if with_transport:
+                found.append(self.taught("transport", ground, transport(ground, seed=self.seed)))
             reference = self.without_fold(ground, None)
         return Field(tuple(found), self.source.truth[self.kept_out].numpy(), reference.numpy())
 

@@ -102,7 +102,7 @@ def kind_of(found: Shifted, model: Model, probabilities: np.ndarray) -> Kind:
     answers name quite other shares of the classes than the held-out items that came with the model.
     """
     if found.measured is not None:
-        return found.measured.kind  # type: ignore[return-value]
+        return found.measured.kind
     held = model.calibration.get("targets")
     if held is None or not len(held):
         return "mixed"

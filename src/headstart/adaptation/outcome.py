@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from headstart.adaptation.shift import Shift
+from headstart.adaptation.shift import Kind, Shift
 from headstart.adaptation.views import Estimate, View
 
 Point = tuple[float, float]
@@ -33,7 +33,7 @@ class Typical:
 class Measured:
     """A shift as numbers, as `headstart.adaptation.shift.Shift` has them, and what the kind implies in plain words."""
 
-    kind: str
+    kind: Kind
     implies: str
     area: float
     area_reweighted: float

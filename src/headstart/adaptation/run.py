@@ -152,6 +152,7 @@ class _Work:
             return Field((nothing,), np.zeros(0, np.int64), np.zeros((0, outputs.shape[1])))
         found = field_of(
             self.model, self.target.features, seed=self.context.seed,
+            with_transport=settings is not None and settings.transport,
             **({} if source is None else {
                 "source": source.features, "truth": source.targets, "groups": source.groups}),
         )  # fmt: skip

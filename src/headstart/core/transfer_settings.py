@@ -46,6 +46,8 @@ class Adapt(Settings):
     style: Literal["none", "fourier", "colour", "both"] = "none"
     """Source pictures in the style of target pictures, where encoder layers train: the amplitudes of their low
     frequencies, their colours, or one of the two for each picture."""
+    transport: bool = False
+    """Try labels that optimal transport carries from source to target too (extra `transport`)."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     temperature: float = Field(default=2.5, gt=0)
     """Of the outputs in the class confusion (mcc)."""

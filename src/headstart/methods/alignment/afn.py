@@ -25,11 +25,11 @@ class Afn(nn.Module):
     needs: ClassVar[Needs] = Needs(features=True)
     weight: ClassVar[float] = 0.05
 
-    def __init__(self, sizes: Sizes, settings: Adapt) -> None:  # noqa: ARG002 - every term is made alike
+    def __init__(self, sizes: Sizes, settings: Adapt) -> None:
         """Make it; it keeps nothing."""
         super().__init__()
 
-    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:  # noqa: ARG002
+    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:
         """Return the loss of the sides that have rows."""
         losses = [enlargement(side.features) for side in (source, target) if len(side)]
         return sum(losses[1:], losses[0])

@@ -31,7 +31,7 @@ class Cdan(nn.Module):
     of_features: Tensor
     of_classes: Tensor
 
-    def __init__(self, sizes: Sizes, settings: Adapt) -> None:  # noqa: ARG002 - every term is made alike
+    def __init__(self, sizes: Sizes, settings: Adapt) -> None:
         """Make the discriminator and, where the product is large, its random map."""
         super().__init__()
         full = sizes.width * sizes.num_classes

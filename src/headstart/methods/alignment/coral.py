@@ -22,11 +22,11 @@ class Coral(nn.Module):
     needs: ClassVar[Needs] = Needs(source=True)
     weight: ClassVar[float] = 1.0
 
-    def __init__(self, sizes: Sizes, settings: Adapt) -> None:  # noqa: ARG002 - every term is made alike
+    def __init__(self, sizes: Sizes, settings: Adapt) -> None:
         """Make it; it keeps nothing."""
         super().__init__()
 
-    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:  # noqa: ARG002
+    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:
         """Return the distance of the outputs' covariances."""
         return distance(source.outputs, target.outputs)
 

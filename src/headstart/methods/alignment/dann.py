@@ -25,7 +25,7 @@ class Dann(nn.Module):
     """A ramp over thousands of steps, as the field's libraries have it, comes to about this in the few hundred of a
     small run; at 1 the discriminator then undoes what the labels teach."""
 
-    def __init__(self, sizes: Sizes, settings: Adapt) -> None:  # noqa: ARG002 - every term is made alike
+    def __init__(self, sizes: Sizes, settings: Adapt) -> None:
         """Make the discriminator."""
         super().__init__()
         self.discriminator = Discriminator(sizes.width)

@@ -24,12 +24,12 @@ class FixMatch(nn.Module):
     needs: ClassVar[Needs] = Needs(features=True, teacher=True, strong=True)
     weight: ClassVar[float] = 1.0
 
-    def __init__(self, sizes: Sizes, settings: Adapt) -> None:  # noqa: ARG002 - every term is made alike
+    def __init__(self, sizes: Sizes, settings: Adapt) -> None:
         """Take the threshold."""
         super().__init__()
         self.threshold = settings.confidence
 
-    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:  # noqa: ARG002
+    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:
         """Return the loss; 0 where the teacher is sure of nothing."""
         assert target.teacher is not None, "the teacher was asked for"
         assert target.strong is not None, "strong views were asked for"

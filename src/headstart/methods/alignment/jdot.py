@@ -33,12 +33,12 @@ class Jdot(nn.Module):
     needs: ClassVar[Needs] = Needs(source=True, features=True)
     weight: ClassVar[float] = 0.1
 
-    def __init__(self, sizes: Sizes, settings: Adapt) -> None:  # noqa: ARG002 - every term is made alike
+    def __init__(self, sizes: Sizes, settings: Adapt) -> None:
         """Look for the library now rather than after the encoding (PlanError where it is missing)."""
         super().__init__()
         _library()
 
-    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:  # noqa: ARG002
+    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:
         """Return the cost of the cheapest plan."""
         assert source.truth is not None, "the source has labels"
         apart = torch.cdist(source.features, target.features).square() / source.features.shape[1]

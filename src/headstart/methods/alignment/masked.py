@@ -22,11 +22,11 @@ class MaskedConsistency(nn.Module):
     needs: ClassVar[Needs] = Needs(teacher=True, hidden=True)
     weight: ClassVar[float] = 1.0
 
-    def __init__(self, sizes: Sizes, settings: Adapt) -> None:  # noqa: ARG002 - every term is made alike
+    def __init__(self, sizes: Sizes, settings: Adapt) -> None:
         """Make it; it keeps nothing."""
         super().__init__()
 
-    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:  # noqa: ARG002
+    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:
         """Return the loss."""
         assert target.teacher is not None, "the teacher was asked for"
         assert target.hidden is not None, "hidden inputs were asked for"

@@ -37,7 +37,7 @@ class Mcc(nn.Module):
         self.register_buffer("memory", torch.zeros(room, sizes.num_classes))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:  # noqa: ARG002
+    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:
         """Return the confusion of the target's outputs."""
         if not len(self.memory):
             return confusion(target.outputs, self.temperature)

@@ -25,11 +25,11 @@ class Mmd(nn.Module):
     needs: ClassVar[Needs] = Needs(source=True, features=True)
     weight: ClassVar[float] = 1.0
 
-    def __init__(self, sizes: Sizes, settings: Adapt) -> None:  # noqa: ARG002 - every term is made alike
+    def __init__(self, sizes: Sizes, settings: Adapt) -> None:
         """Make it; it keeps nothing."""
         super().__init__()
 
-    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:  # noqa: ARG002
+    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:
         """Return the discrepancy of the two sides."""
         return discrepancy(source.features, target.features)
 

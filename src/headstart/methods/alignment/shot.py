@@ -28,7 +28,7 @@ class Shot(nn.Module):
     weight: ClassVar[float] = 1.0
     labels: Tensor
 
-    def __init__(self, sizes: Sizes, settings: Adapt) -> None:  # noqa: ARG002 - every term is made alike
+    def __init__(self, sizes: Sizes, settings: Adapt) -> None:
         """Make room for a pseudo label an item."""
         super().__init__()
         self.register_buffer("labels", torch.zeros(sizes.num_items, dtype=torch.int64))
@@ -37,7 +37,7 @@ class Shot(nn.Module):
         """Take the pseudo labels of all items from their features [n, D] and outputs [n, C]."""
         self.labels.copy_(centroid_labels(features, outputs.softmax(1)))
 
-    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:  # noqa: ARG002
+    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:
         """Return the loss of the target's rows."""
         assert target.items is not None, "rows say which items they are"
         shares = target.outputs.softmax(1)

@@ -23,11 +23,11 @@ class Udalm(nn.Module):
     needs: ClassVar[Needs] = Needs(source=True, language=True)
     weight: ClassVar[float] = 1.0
 
-    def __init__(self, sizes: Sizes, settings: Adapt) -> None:  # noqa: ARG002 - every term is made alike
+    def __init__(self, sizes: Sizes, settings: Adapt) -> None:
         """Make it; it keeps nothing."""
         super().__init__()
 
-    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:  # noqa: ARG002
+    def forward(self, source: Rows, target: Rows, *, progress: float) -> Tensor:
         """Return the masked-language loss, weighted by the batch's shares."""
         assert target.language is not None, "the masked-language loss was asked for"
         return target.language * (len(target) / len(source))

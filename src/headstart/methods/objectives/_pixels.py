@@ -127,6 +127,20 @@ def seen_of(
     return [Seen(original=_bytes(row[0]), hidden=_bytes(row[1]), predicted=_bytes(row[2])) for row in rows]
 
 
+def seen_patches(
+    scale: Scale, pictures: Tensor, patches: Tensor, mask: Tensor, *, normalised: bool
+) -> list[Seen]:
+    """Return pictures [N, C, H, W] to look at beside predicted patches [N, T, P]; `mask` [N, rows, columns] hides.
+
+    Where patches were predicted without their own mean and deviation, those of the truth are put back.
+    """
+    side, size = pictures.shape[2] // mask.shape[1], (pictures.shape[2], pictures.shape[3])
+    if normalised:
+        _, mean, deviation = standard(patches_of(scale(pictures), side))
+        patches = patches * deviation + mean
+    return seen_of(scale, pictures, pictures, pictures_of(patches, side, size), mask, side)
+
+
 def _bytes(picture: Tensor) -> np.ndarray:
     """Return a picture [C, H, W] as uint8 [H, W, C]."""
     return picture.detach().cpu().round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()

@@ -53,7 +53,7 @@ class CausalLanguage(nn.Module):
             )
         self.body, self.decoder = encoder.module, Output(self._words)
 
-    def loss(self, inputs: Sequence[Tensor], generator: np.random.Generator) -> Tensor:  # noqa: ARG002
+    def loss(self, inputs: Sequence[Tensor], generator: np.random.Generator) -> Tensor:
         """Return the mean cross-entropy of each token given those before it; nothing is drawn."""
         ids = self._words.windows(inputs[0])
         targets = next_tokens(ids, self._words.special_ids)
@@ -63,7 +63,7 @@ class CausalLanguage(nn.Module):
         logits = self.decoder(self._words.states(ids)[chosen], self._words.embedding.weight)
         return nn.functional.cross_entropy(logits, targets[chosen])
 
-    def show(self, inputs: Sequence[Tensor], generator: np.random.Generator) -> list[Seen]:  # noqa: ARG002
+    def show(self, inputs: Sequence[Tensor], generator: np.random.Generator) -> list[Seen]:
         """Return the words of texts, and what was expected in the place of some of them."""
         ids = self._words.windows(inputs[0])
         targets = next_tokens(ids, self._words.special_ids)

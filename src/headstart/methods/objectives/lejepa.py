@@ -71,7 +71,7 @@ class LeJepa(nn.Module):
         spread = torch.stack([sigreg(view, directions) for view in embeddings]).mean()
         return self.weight * spread + (1 - self.weight) * agreement(embeddings)
 
-    def show(self, inputs: Sequence[Tensor], generator: np.random.Generator) -> list[Seen]:  # noqa: ARG002
+    def show(self, inputs: Sequence[Tensor], generator: np.random.Generator) -> list[Seen]:
         """Return nothing: nothing is hidden."""
         return []
 

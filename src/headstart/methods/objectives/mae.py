@@ -23,9 +23,7 @@ from headstart.methods.objectives._pixels import (
     map_size,
     patch_loss,
     patches_of,
-    pictures_of,
-    seen_of,
-    standard,
+    seen_patches,
     stride_of,
 )
 from headstart.modalities.hiding import choose_blocks
@@ -54,7 +52,7 @@ class Mae(nn.Module):
                 fix="leave pretrain.objective out, or --set pretrain.objective=simmim",
             )
         self.grid, self.ratio = map_size(encoder, contract), settings.mask_ratio or RATIO
-        self.side, self.size = stride_of(contract, self.grid, encoder.spec.name), contract.size
+        self.side = stride_of(contract, self.grid, encoder.spec.name)
         self.body, self.scale, self._visible = encoder.module, Scale(contract), visible
         self.normalised = settings.normalise_pixels
         self.decoder = PatchDecoder(
@@ -74,17 +72,10 @@ class Mae(nn.Module):
         return self.decoder(self._visible(pictures, places), places)
 
     def show(self, inputs: Sequence[Tensor], generator: np.random.Generator) -> list[Seen]:
-        """Return pictures, what was left of them, and what was predicted.
-
-        Where patches were predicted without their own mean and deviation, those of the truth are put back.
-        """
+        """Return pictures, what was left of them, and what was predicted."""
         mask, pictures = self._mask(inputs[0], generator), inputs[0]
         patches = self.predicted(pictures, mask)
-        if self.normalised:
-            _, mean, deviation = standard(patches_of(self.scale(pictures), self.side))
-            patches = patches * deviation + mean
-        predicted = pictures_of(patches, self.side, self.size)
-        return seen_of(self.scale, pictures, pictures, predicted, mask, self.side)
+        return seen_patches(self.scale, pictures, patches, mask, normalised=self.normalised)
 
     def _mask(self, pictures: Tensor, generator: np.random.Generator) -> Tensor:
         """Draw what is hidden: as many patches in every picture."""

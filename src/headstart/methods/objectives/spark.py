@@ -28,9 +28,7 @@ from headstart.methods.objectives._pixels import (
     map_size,
     patch_loss,
     patches_of,
-    pictures_of,
-    seen_of,
-    standard,
+    seen_patches,
     stride_of,
 )
 from headstart.modalities.hiding import choose_blocks, enlarged
@@ -85,7 +83,7 @@ class Spark(nn.Module):
                 expected=f"at least {LEAST_POSITIONS}, of which some are hidden",
                 fix="raise encoder.image_size, or --set pretrain.objective=simmim, which hides smaller blocks",
             )
-        self.side, self.size = stride_of(contract, self.grid, encoder.spec.name), contract.size
+        self.side = stride_of(contract, self.grid, encoder.spec.name)
         self.body, self.scale, self._encoder = encoder.module, Scale(contract), encoder
         self.normalised = settings.normalise_pixels
         self.decoder = Decoder(
@@ -114,11 +112,7 @@ class Spark(nn.Module):
         """Return pictures, what was left of them, and what was predicted."""
         mask, pictures = self._mask(inputs[0], generator), inputs[0]
         patches = self.predicted(pictures, mask)
-        if self.normalised:
-            _, mean, deviation = standard(patches_of(self.scale(pictures), self.side))
-            patches = patches * deviation + mean
-        predicted = pictures_of(patches, self.side, self.size)
-        return seen_of(self.scale, pictures, pictures, predicted, mask, self.side)
+        return seen_patches(self.scale, pictures, patches, mask, normalised=self.normalised)
 
     def _mask(self, pictures: Tensor, generator: np.random.Generator) -> Tensor:
         """Draw what is hidden."""
