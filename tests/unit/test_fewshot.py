@@ -21,7 +21,7 @@ from headstart.data import from_texts
 from headstart.features.encode import encode
 from headstart.heads import CosineHead
 from headstart.methods.contrastive import BATCH, Rows, contrast, features_of, pair_loss
-from headstart.methods.fewshot import TUNED, UNTUNED, Few, FewShotDone, fewshot
+from headstart.methods.fewshot import PENALTY, TUNED, UNTUNED, Few, FewShotDone, _logistic, fewshot
 from headstart.methods.heads import mixture
 from headstart.recipes import Facts, propose
 from headstart.report.words import CONTRASTED
@@ -129,6 +129,19 @@ def test_an_item_that_is_left_out_does_not_tell_its_own_class() -> None:
     assert np.array_equal(first.plain[:3], second.plain[:3])
     assert np.array_equal(first.refined[:3], second.refined[:3])
     assert not np.array_equal(first.refined[3:], second.refined[3:])
+
+
+def test_the_head_of_a_tuned_body_sees_directions_and_solves_its_problem() -> None:
+    features, targets = _clusters(6, 12, 0.5)
+    head = _logistic(features, targets, 3)
+    inputs = torch.from_numpy(features)
+    with torch.inference_mode():
+        assert torch.allclose(head(inputs), head(inputs * torch.linspace(0.1, 9, 12)[:, None]), atol=1e-5)
+    # At rest, the penalty balances the loss: W = -(n / penalty) * gradient, and the offset's gradient is none.
+    unit = nn.functional.normalize(inputs, dim=1)
+    residual = (head(inputs).softmax(1) - nn.functional.one_hot(torch.from_numpy(targets), 3)).detach()
+    assert torch.allclose(residual.sum(0), torch.zeros(3), atol=1e-2)
+    assert torch.allclose(head.inner.directions, -residual.T @ unit / PENALTY, atol=2e-2)
 
 
 def _race(

@@ -5,9 +5,9 @@ Cheapest first, and each has to prove itself on labelled items that were left ou
 1. heads on frozen features have raced before (`methods/extract.py`);
 2. class means that unlabelled items refine (`heads/mixture.py`) are kept where both halves of the labels lead to the
    same classes and the loss of items left out is not clearly higher: then items differ most in what the labels say;
-3. otherwise the last layer groups are tuned by contrast (`contrastive.py`) with a logistic head, as in SetFit (Tunstall
-   et al. 2022, arXiv 2209.11055), and kept unless held-out accuracy is more than two standard errors below that of
-   the same head without tuning: with few labels one is crossed by chance too often.
+3. otherwise the last layer groups are tuned by contrast (`contrastive.py`) with a logistic head on features of length
+   one, as in SetFit (Tunstall et al. 2022, arXiv 2209.11055), and kept unless held-out accuracy is more than two
+   standard errors below that of the same head without tuning: with few labels one is crossed by chance too often.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from headstart.core.errors import PlanError, TrainingError
 from headstart.features.runtime import torch_runtime
-from headstart.heads import LinearHead
+from headstart.heads import CosineHead, OffsetHead
 from headstart.methods.contrastive import Rows, contrast, features_of
 from headstart.methods.heads import logistic, mixture
 from headstart.methods.heads.folds import assign_folds
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from headstart.core.settings import FewShot
     from headstart.core.types import Form, LayerGroup
 
-VERSION = 2
+VERSION = 3
 """Version of this method; bump when its numbers move."""
 TUNED, UNTUNED = "tuned by contrast, logistic head", "the same without tuning"
 """Names of the two that are cross-validated by the same parts."""
@@ -58,8 +58,8 @@ MOST_LOSS = 1.5
 """Standard errors by which unlabelled items may seem to raise the held-out loss of class means."""
 TOLERATED = 2.0
 """Standard errors by which tuning may seem to harm on the few items that were left out."""
-PENALTY = 100.0
-"""Of the logistic head, divided by the number of items: as firm as SetFit's, whose features are of length one."""
+PENALTY = 1.0
+"""Of the logistic head, divided by the number of items: SetFit's, on features of length one as there."""
 
 
 @dataclass(frozen=True)
@@ -357,8 +357,12 @@ def _outputs(
         return head(torch.from_numpy(features[unseen])).numpy()
 
 
-def _logistic(features: np.ndarray, targets: np.ndarray, classes: int) -> LinearHead:
-    """Fit multinomial logistic regression on features [n, D] of class ids [n]."""
+def _logistic(features: np.ndarray, targets: np.ndarray, classes: int) -> OffsetHead:
+    """Fit multinomial logistic regression on features [n, D], each item's of length one, of class ids [n].
+
+    Cosines are what tuning shapes; the length of an item says nothing of its class, and deviations of single columns
+    over so few items are noise.
+    """
     values = torch.from_numpy(features)
     if not torch.isfinite(values).all():
         raise TrainingError(
@@ -366,13 +370,17 @@ def _logistic(features: np.ndarray, targets: np.ndarray, classes: int) -> Linear
             expected="finite features for every item",
             fix="--set fewshot.learning_rate=2e-5",
         )
-    space, count = principal_space(values, "pooled"), len(targets)
+    unit, count = nn.functional.normalize(values, dim=1), len(targets)
+    space = principal_space(unit, "pooled", is_stretched=False)
     rows = HeadRows(space, torch.from_numpy(targets), torch.zeros(count, dtype=torch.int64), classes, count)
-    weight: Tensor
-    (weight,) = logistic.solve(
+    found: Tensor
+    (found,) = logistic.solve(
         rows,
         penalties=torch.tensor([PENALTY / count]),
         included=torch.ones(1, count),
         steps=logistic.MAX_STEPS,
     )
-    return LinearHead.fitted(*space.spread(weight[:-1]), weight[-1], form="pooled").eval()
+    mean, _, weight = space.spread(found[:-1])
+    head = CosineHead(len(mean), classes)
+    head.directions.copy_(weight)
+    return OffsetHead.of(head, found[-1] - weight @ mean).eval()

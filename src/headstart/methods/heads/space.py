@@ -37,10 +37,11 @@ class Space:
         return self.mean, self.scale, (self.axes @ weight).T.contiguous()
 
 
-def principal_space(features: Tensor, form: Form) -> Space:
-    """Standardise features [n, D] and rotate them into their principal axes."""
+def principal_space(features: Tensor, form: Form, *, is_stretched: bool = True) -> Space:
+    """Standardise features [n, D], or centre them only, and rotate them into their principal axes."""
     mean, deviation = features.mean(0), features.std(0, correction=0)
     scale = 1 / deviation.clamp(min=LEAST_DEVIATION * float(deviation.median()) + 1e-12)
+    scale = scale if is_stretched else torch.ones_like(scale)
     standard = (features - mean) * scale
     n = len(standard)
     if n <= standard.shape[1]:
