@@ -148,8 +148,7 @@ def choose_cut(settings: FineTune, dataset: TableDataset, encoder: Encoder, cont
             (None, None) if on_gpu else _deeper_half(encoder, values, form, most_bytes // len(dataset))
         )
         return settings.model_copy(update={"train_last": last, "views": settings.views or views})
-    head = LinearHead(encoder.spec.width[form], max(2, len(dataset.labels)))
-    figures = measure(encoder, head, encoder.batch(values), form=form, context=context)
+    figures = _measured(encoder, values, form, max(2, len(dataset.labels)), context)
     choice = choose(figures, items=len(dataset), epochs=settings.epochs, most_bytes=most_bytes)
     if choice is None:
         return settings
@@ -180,11 +179,25 @@ def pace(plan: Plan, dataset: TableDataset, encoder: Encoder, context: Context, 
     form: Form = "sequence" if plan.task == "tagging" else "pooled"
     groups = len(encoder.layer_groups())
     depth = 0 if settings.train_last is None else groups - settings.train_last
-    encoder.module.to(context.device)
-    head = LinearHead(encoder.spec.width[form], max(2, len(dataset.labels))).to(context.device)
-    inputs = encoder.batch(values).to(context.device)
-    figures = measure(encoder, head, inputs, form=form, context=context, depths=(depth,) if depth else ())
+    depths = (depth,) if depth else ()
+    figures = _measured(encoder, values, form, max(2, len(dataset.labels)), context, depths=depths)
     return _pace(figures[-1], settings, items)
+
+
+def _measured(
+    encoder: Encoder,
+    values: Sequence[np.ndarray],
+    form: Form,
+    outputs: int,
+    context: Context,
+    *,
+    depths: Sequence[int] | None = None,
+) -> tuple[Figures, ...]:
+    """Time the cuts of a network with a linear head where they will run."""
+    encoder.module.to(context.device)
+    head = LinearHead(encoder.spec.width[form], outputs).to(context.device)
+    inputs = encoder.batch(values).to(context.device)
+    return measure(encoder, head, inputs, form=form, context=context, depths=depths)
 
 
 def _pace(figures: Figures, settings: FineTune, items: int) -> Pace:

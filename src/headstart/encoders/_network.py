@@ -163,7 +163,7 @@ class ImageEncoder:
 
     def __call__(self, inputs: Tensor, form: Form) -> Features:
         """Encode uint8 [N, C, H, W] into `pooled` [N, D], `depths` [N, D'] or `map` [N, D, H, W]."""
-        self._network.to(inputs.device)  # Whoever moves `module` leaves the normalisation behind.
+        self._network.to(inputs.device)
         if form == "map":
             return Features(form, self._map(inputs))
         return Features(form, self.network(form)(inputs))
@@ -171,11 +171,11 @@ class ImageEncoder:
     def network(self, form: Form) -> nn.Module:
         """Return the module uint8 [N, C, H, W] -> [N, width] of a vector form."""
         if form == "pooled" or (form == "depths" and not self._taps):
-            return self._network
+            return self._placed(self._network)
         if form == "depths" and self._traced is not None:
             if self._tapped is None:
                 self._tapped = self._traced.tapped(self._taps, self._architecture.channels_last)
-            return self._tapped
+            return self._placed(self._tapped)
         raise EncoderError(
             f"{self._spec.name} has no features of form '{form}'",
             expected=f"one of {', '.join(self._spec.width)}",
@@ -216,7 +216,12 @@ class ImageEncoder:
         """Return (prefix, suffix) around the first `depth` groups, or None; only the pooled form can be cut."""
         if self._traced is None or form != "pooled" or not 0 < depth <= len(self._architecture.groups):
             return None
-        return self._traced.cut(depth)
+        parts = self._traced.cut(depth)
+        return parts and (self._placed(parts[0]), self._placed(parts[1]))
+
+    def _placed(self, network: nn.Module) -> nn.Module:
+        """Put the normalisation where the body is: whoever moves `module` leaves it behind."""
+        return network.to(next(self.module.parameters(), self._network.mean).device)
 
     def stack(self, rows: Sequence[np.ndarray]) -> Tensor:
         """Batch the activations of a cut."""

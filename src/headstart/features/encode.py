@@ -25,7 +25,7 @@ VERSION = 1
 """Version of the encoding step; bump when its numbers move."""
 BATCH = 8
 """Items a forward pass on a CPU (more does not gain there); a GPU takes GPU_BATCH."""
-GPU_BATCH = 128
+GPU_BATCH = 32  # One thread opens a batch: with more items, few data would leave most threads idle.
 SHARD = 1024
 """Rows a shard; a killed run loses at most this many."""
 VIEW_STRENGTH = "standard"

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headstart.core.errors import TrainingError
 from headstart.core.hashing import digest
-from headstart.train.runtime import Context, autocast, channels_last
+from headstart.train.runtime import Context, channels_last
 
 if TYPE_CHECKING:
     from headstart.core.protocols import Encoder
@@ -34,13 +35,15 @@ def choose_runtime(encoder: Encoder, form: Form, context: Context, *, depth: int
     """Return the fastest exact runtime for a form of an encoder, or for the prefix of a cut at `depth`, here."""
     if context.device.type != "cpu":
         return torch_runtime(encoder, form, context, depth=depth)
+    encoder.module.cpu()  # It may have trained on a GPU.
     return onnx_runtime(encoder, form, context, depth=depth)
 
 
-def torch_runtime(
-    encoder: Encoder, form: Form, context: Context, *, depth: int = 0, precision: str = "bfloat16"
-) -> Run:
-    """Run a network by torch in eval mode, in bfloat16 and channels-last where the device gains from it."""
+def torch_runtime(encoder: Encoder, form: Form, context: Context, *, depth: int = 0) -> Run:
+    """Run a network by torch in eval mode and float32: what is stored is the same, to rounding, on every device.
+
+    Where a GPU's memory does not hold the items, they go through in halves; TrainingError where it holds not even one.
+    """
     parts = encoder.split(depth, form) if depth else (encoder.network(form),)
     assert parts is not None, "the caller has seen that it can be cut"
     network = channels_last(parts[0].eval().to(context.device))
@@ -48,17 +51,34 @@ def torch_runtime(
     lane = ThreadPoolExecutor(1, thread_name_prefix="gpu") if context.device.type != "cpu" else None
 
     def compute(batch: Tensor) -> Tensor:
-        with torch.inference_mode(), autocast(context.device, precision):
-            return network(batch.to(context.device, non_blocking=True)).float()
+        with torch.inference_mode():
+            return network(batch.to(context.device)).float()
 
     def run(values: Sequence[np.ndarray]) -> list[np.ndarray]:
         # Torch has other kernels, with other roundings, for a batch of one: a lone item runs beside itself.
         given = values if len(values) > 1 else [*values, *values]
         batch = encoder.batch(given)
-        outputs = lane.submit(compute, batch).result() if lane else compute(batch)
-        return encoder.rows(given, outputs, form, depth=depth)[: len(values)]
+        try:
+            outputs = lane.submit(compute, batch).result() if lane else compute(batch)
+        except torch.OutOfMemoryError as error:
+            if len(values) == 1:
+                raise _too_large(encoder, error) from error
+        else:
+            return encoder.rows(given, outputs, form, depth=depth)[: len(values)]
+        # Not in the block above: what an error holds on to is not freed there.
+        half = len(values) // 2
+        return [*run(values[:half]), *run(values[half:])]
 
     return run
+
+
+def _too_large(encoder: Encoder, error: BaseException) -> TrainingError:
+    """Return the error for an item that a GPU's memory does not hold."""
+    return TrainingError(
+        f"memory ran out while {encoder.spec.name} encoded a single item ({str(error).splitlines()[0]})",
+        expected="a GPU with memory for one item",
+        fix="free its memory, use a smaller encoder.image_size or network, or --device cpu",
+    )
 
 
 def onnx_runtime(encoder: Encoder, form: Form, context: Context, *, depth: int = 0) -> Run:

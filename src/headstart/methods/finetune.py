@@ -24,8 +24,9 @@ from headstart.train.guard import Part
 from headstart.train.loop import train
 from headstart.train.optim import ParameterGroup, freeze, parameter_groups
 from headstart.train.position import LoopSettings, Trained, Validate, Validation
-from headstart.train.runtime import Context, autocast, channels_last, choose_batch_size, device_memory, draw
+from headstart.train.runtime import Context, channels_last, choose_batch_size, device_memory, draw
 from headstart.train.schedule import opening_epochs, slanted_triangular, warmup_cosine
+from headstart.train.step import outputs_of
 
 if TYPE_CHECKING:
     from headstart.core.protocols import Dataset, Encoder, Task
@@ -308,11 +309,10 @@ def _validation(network: nn.Module, task: Task, inputs: Feed, context: Context) 
         )
         for step, batch in enumerate(batches):
             check()
-            with autocast(context.device, "float32"):
-                rows = network(as_floats(batch.to(context.device).tensors[0])).float().cpu().numpy()
+            rows = outputs_of(lambda inputs: network(as_floats(inputs)), batch, context.device)
             for index, row in zip(source.indices(0, step).tolist(), rows, strict=True):
                 # Words are padded to the longest text of the batch.
-                outputs[index] = row if row.ndim == 1 else row[: len(targets[index])]
+                outputs[index] = (row if row.dim() == 1 else row[: len(targets[index])]).numpy()
         found = task.score(joined([outputs[index] for index in range(len(dataset))]), targets)
         return Validation(found["loss"], found["quality"])
 

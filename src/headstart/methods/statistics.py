@@ -64,6 +64,7 @@ def reestimate(
             expected="a network with BatchNorm layers, and at least two items",
             fix="leave this out: other ways of adapting do without",
         )
+    encoder.module.to(context.device)
     before = statistics_of(encoder)
     try:
         _measure(encoder, dataset, context=context, form=form)
@@ -95,7 +96,7 @@ def with_statistics(encoder: Encoder, statistics: Statistics) -> Iterator[None]:
 
 def _measure(encoder: Encoder, dataset: Dataset, *, context: Context, form: Form) -> None:
     """Run all items through the network, whose statistics become the mean of those of the passes."""
-    module, network = encoder.module.to(context.device), encoder.network(form)
+    module, network = encoder.module, encoder.network(form)
     inputs = keep_inputs(dataset, encoder, context=context, exact=True)
     order = draw(context.seed, "statistics", 0, 0).permutation(len(dataset))
     norms = _norms(module)

@@ -20,7 +20,7 @@ from headstart.core.hashing import digest
 from headstart.core.settings import Pretrained, parse
 from headstart.features.runtime import choose_runtime
 from headstart.model import open_encoder
-from headstart.train.runtime import channels_last
+from headstart.train.runtime import channels_last, device_name
 
 if TYPE_CHECKING:
     from headstart.core.protocols import Encoder
@@ -178,9 +178,7 @@ def machine_facts(context: Context) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": context.threads,
-        "device": torch.cuda.get_device_name(context.device)
-        if context.device.type == "cuda"
-        else context.device.type,
+        "device": device_name(context.device),
         "torch": torch.__version__,
     }
 

@@ -25,9 +25,9 @@ from headstart.train.batches import Batch, BatchSource, prefetch
 from headstart.train.checkpoint import Checkpoints, open_checkpoints, refuse_changes
 from headstart.train.optim import ParameterGroup, build_optimizer, require_trainable, set_mode
 from headstart.train.position import LoopSettings, Position, Trained, Validate, Validation
-from headstart.train.runtime import Context, Event, limited_threads, seed_step
+from headstart.train.runtime import Context, Event, computing, lacks_exact_kernel, loosen, seed_step
 from headstart.train.signals import Stop, stopping
-from headstart.train.step import FINDER_HINT, Gradients, Loss, accumulate, clip, is_out_of_memory
+from headstart.train.step import FINDER_HINT, Gradients, Loss, accumulate, clip, is_out_of_memory, too_large
 from headstart.train.weights import (
     Averaged,
     copies,
@@ -66,7 +66,7 @@ def train(
     """
     require_trainable(groups)
     with (
-        limited_threads(context.threads),
+        computing(context),
         _checkpoints(context) as checkpoints,
         stopping(context.command) as stop,
     ):
@@ -192,18 +192,17 @@ class _Run:
             except (RuntimeError, MemoryError, Interrupted) as error:
                 self.optimizer.zero_grad()
                 copy_into(dict(self.module.named_buffers()), buffers)
-                if not is_out_of_memory(error):
+                if lacks_exact_kernel(error):
+                    self.note(loosen(error))
+                elif is_out_of_memory(error):
+                    self.shrink(error)
+                else:
                     raise
-                self.shrink(error)
 
     def shrink(self, error: BaseException) -> None:
         """Halve the items of one pass, keeping the items of one step; TrainingError where it is one item already."""
         if self.gradients.micro == 1:
-            raise TrainingError(
-                f"memory ran out with a single item a pass ({error})",
-                expected="memory for one item",
-                fix="use a smaller picture size, train fewer layer groups, or a smaller network",
-            ) from error
+            raise too_large(error) from error
         self.gradients.micro = self.position.micro = -(-min(self.gradients.micro, self.settings.micro) // 2)
         if self.context.device.type == "cuda":
             torch.cuda.empty_cache()

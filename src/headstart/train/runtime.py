@@ -7,11 +7,12 @@ started again draws the same numbers, whatever the number of loader threads, and
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,10 @@ from headstart.store import Store
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+T = TypeVar("T")
+CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+"""Read when cuBLAS first computes; without it no matrix product repeats its bits for certain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +90,94 @@ def _key(size: int, *parts: int | str) -> int:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of this name; `auto` takes CUDA, then Apple's MPS, then the CPU (PlanError where absent)."""
+    """Return the device of this name; `auto` takes CUDA, then Apple's MPS, then the CPU (PlanError where absent).
+
+    With CUDA, float32 then means float32 in this process: convolutions are not rounded to TensorFloat-32.
+    """
     import torch
 
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    present = ["cpu", *(["mps"] if torch.backends.mps.is_available() else [])]
+    present += ["cuda", *(f"cuda:{number}" for number in range(count))] if count else []
     if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
-    if not present.get(name.partition(":")[0], False):
+        name = next(kind for kind in ("cuda", "mps", "cpu") if kind in present)
+    if name not in present:
         raise PlanError(
             f"the device '{name}' is not there",
-            expected=f"auto or one of {', '.join(kind for kind, there in present.items() if there)}",
+            expected=f"auto or one of {', '.join(present)}",
             fix="leave the device to `auto`",
         )
+    if name.startswith("cuda"):
+        # What the store holds may be read on any machine, so it must not depend on where it was computed.
+        torch.backends.cudnn.allow_tf32 = False
+        os.environ.setdefault(*CUBLAS)
     return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """Return what decides the last bits of a result: the GPU's name, of other devices the kind."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextmanager
+def exact_kernels(device: torch.device) -> Iterator[None]:
+    """Let a GPU compute with kernels that repeat their bits; one that has none raises (see `lacks_exact_kernel`)."""
+    import torch
+
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault(*CUBLAS)
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    more: Any = torch.utils.deterministic
+    filling, more.fill_uninitialized_memory = (
+        more.fill_uninitialized_memory,
+        False,
+    )  # It would cost a pass each.
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        more.fill_uninitialized_memory = filling
+
+
+@contextmanager
+def computing(context: Context) -> Iterator[None]:
+    """Compute with the context's threads and exact kernels inside the block."""
+    with limited_threads(context.threads), exact_kernels(context.device):
+        yield
+
+
+def lacks_exact_kernel(error: BaseException) -> bool:
+    """Tell whether an error says that an operation has no kernel that repeats its bits."""
+    return isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error)
+
+
+def exactly(device: torch.device, work: Callable[[], T]) -> T:
+    """Return what some work gives with exact kernels, or once more with any where an operation has none."""
+    with exact_kernels(device):
+        try:
+            return work()
+        except RuntimeError as error:
+            if not lacks_exact_kernel(error):
+                raise
+            loosen(error)
+        return work()
+
+
+def loosen(error: BaseException) -> str:
+    """Allow any kernel for the rest of an `exact_kernels` block, and say what that costs."""
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    operation = str(error).split(" does not have")[0]
+    return f"{operation} has no exact kernel on this device: another run may differ in the last digits"
 
 
 def gains_from_bfloat16(device: torch.device) -> bool:

@@ -88,9 +88,34 @@ def not_finite(module: nn.Module, loss: Loss, batch: Batch, *, what: str) -> Tra
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory ran out, on any device."""
     text = str(error).lower()
+    said = ("out of memory", "can't allocate memory", "status_alloc_failed")  # The last: cuBLAS and cuDNN.
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+        isinstance(error, RuntimeError) and any(words in text for words in said)
     )
+
+
+def too_large(error: BaseException) -> TrainingError:
+    """Return the error for a pass of a single item that memory does not hold."""
+    return TrainingError(
+        f"memory ran out with a single item a pass ({str(error).strip().partition(chr(10))[0]})",
+        expected="memory for one item",
+        fix="use a smaller picture size, train fewer layer groups, or a smaller network",
+    )
+
+
+def outputs_of(run: Callable[[Tensor], Tensor], batch: Batch, device: torch.device) -> list[Tensor]:
+    """Return what `run` gives for each item of a batch, float32 on the CPU; in halves where memory runs out."""
+    try:
+        return list(run(batch.to(device).tensors[0]).float().cpu())
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(batch) == 1:
+            raise too_large(error) from error
+    # Behind the block above, as what an error holds on to is not freed inside.
+    middle = len(batch) // 2
+    parts = batch.part(0, middle), batch.part(middle, len(batch))
+    return [row for part in parts for row in outputs_of(run, part, device)]
 
 
 def _has_finite_inputs(batch: Batch, index: int) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from headstart.train.adamw import AdamW
 from headstart.train.optim import ParameterGroup
-from headstart.train.runtime import Context
+from headstart.train.runtime import Context, device_name
 
 
 def moving_tensors(module: nn.Module, groups: Sequence[ParameterGroup]) -> dict[str, Tensor]:
@@ -92,6 +92,6 @@ def versions(context: Context) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": version("numpy"),
-        "device": context.device.type,
+        "device": device_name(context.device),
         "threads": str(context.threads),
     }

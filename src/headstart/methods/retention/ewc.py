@@ -6,6 +6,7 @@ Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks"
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from headstart.core.settings import Retention
 from headstart.features.feed import as_floats
 from headstart.train.batches import Batch
 from headstart.train.guard import Part, Past, Term
-from headstart.train.runtime import Context, draw
+from headstart.train.runtime import Context, draw, exactly
 from headstart.train.weights import copies
 
 WEIGHT = 1000.0
@@ -72,13 +73,17 @@ def fisher(part: Part, past: Past, *, samples: int) -> dict[str, Tensor]:
     part.body.eval()
     for parameter in parameters:
         parameter.requires_grad_(True)
+
+    def gradients(index: int) -> Sequence[Tensor | None]:
+        outputs = head(part.body(as_floats(opened(np.array([index]), 0).to(context.device))))
+        truth = past.task.collate([training[index].target]).to(context.device)
+        answer = _answered(outputs, truth, past, context, index)
+        return torch.autograd.grad(past.task.loss(outputs, answer), parameters, allow_unused=True)
+
     try:
         for index in order.tolist():
-            outputs = head(part.body(as_floats(opened(np.array([index]), 0).to(context.device))))
-            truth = past.task.collate([training[index].target]).to(context.device)
-            answer = _answered(outputs, truth, past, context, index)
-            gradients = torch.autograd.grad(past.task.loss(outputs, answer), parameters, allow_unused=True)
-            for name, gradient in zip(found, gradients, strict=True):
+            slopes = exactly(context.device, partial(gradients, index))
+            for name, gradient in zip(found, slopes, strict=True):
                 if gradient is not None:
                     found[name] += gradient.detach().square() / len(order)
     finally:

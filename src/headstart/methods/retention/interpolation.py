@@ -29,7 +29,9 @@ def between(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float
     if alpha in (0.0, 1.0):
         return dict(end if alpha else start)
     return {
-        name: torch.lerp(start[name], tensor, alpha) if tensor.is_floating_point() else tensor
+        name: torch.lerp(start[name].to(tensor.device), tensor, alpha)
+        if tensor.is_floating_point()
+        else tensor
         for name, tensor in end.items()
     }
 
