@@ -50,7 +50,7 @@ def _run(row: Mapping[str, Any]) -> Run:
     return Run(
         model=row["model"],
         data=row["data"],
-        fine_tuned=row["test"],
+        fine_tuned=_ground_truth.quality(row),
         frozen=probe["score"],
         frozen_error=probe["standard_error"],
         n_train=row["n_train"],

@@ -74,6 +74,7 @@ class Domain:
     item_seconds: float
     dataset: TableDataset
     encoder: Encoder
+    form: Form
 
     def part(self, rows: np.ndarray) -> Domain:
         """Return some rows."""
@@ -169,7 +170,7 @@ class _Domains:
         found = encode(dataset, encoder, form=form, context=self.context)
         labels = np.array([str(dataset.targets[row]) for row in found.indices])
         features, pace = np.asarray(found.features, np.float32), self.pace(dataset, encoder, form)
-        return Domain(name, features, labels, pace, dataset.subset(found.indices), encoder)
+        return Domain(name, features, labels, pace, dataset.subset(found.indices), encoder, form)
 
     def pace(self, dataset: TableDataset, encoder: Encoder, form: Form) -> float:
         """Return the processor seconds of an item by encoding TIMED items anew; the first few warm the graph up."""
@@ -278,7 +279,7 @@ def _fitted(source: Domain, truth: np.ndarray, names: Sequence[str], context: Co
     task = Classification(names)
     groups = [str(row) for row in range(len(truth))]
     done = extract(
-        {"depths": [source.features]}, truth, groups, task=task, settings=Extract(), context=context
+        {source.form: [source.features]}, truth, groups, task=task, settings=Extract(), context=context
     )
     model = Model(source.encoder, task, done.head.eval(), Pretrained())
     calibrate(model, done.held_out_logits, [names[index] for index in truth[done.held_out]])

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from safetensors.torch import load_file
 
 from benchmarks._claims import Claim, at_most, publish
 from benchmarks._data import data_folder
+from benchmarks._kept import Kept
 from headstart import api
 from headstart.chaining.run import Chained
 from headstart.core.machine import Machine
@@ -85,11 +87,15 @@ def run(*, quick: bool) -> int:
     seeds = range(1 if quick else int(os.environ.get("HEADSTART_BENCH_SEEDS", SEEDS)))
     guards = ("none", "lwf", "floor") if quick else tuple(GUARDS)
     root = Path(os.environ.get("HEADSTART_BENCH_CACHE", Path(tempfile.gettempdir()) / "headstart-chain"))
+    kept = Kept.read(root / f"rows{'-quick' if quick else ''}.json")
     claims: list[Claim] = []
     rows: list[dict[str, Any]] = []
     for family in families:
         claims += _exact(family, root)
-        found = [_measured(family, guard, seed, root) for seed in seeds for guard in guards]
+        found = [
+            kept.get(f"{family.name} {guard} {seed}", partial(_measured, family, guard, seed, root))
+            for seed in seeds for guard in guards
+        ]  # fmt: skip
         rows += found
         claims += _judged(family.name, found, guards)
     return publish("chain", claims, rows=rows, quick=quick)
@@ -182,7 +188,7 @@ def _measured(family: Family, guard: str, seed: int, root: Path) -> dict[str, An
     done = chain(family, guard, seed, root)
     lineage = done.lineage
     assert lineage is not None, "there are several links"
-    row = {
+    return {
         "chain": family.name, "guard": guard, "seed": seed,
         "new": {name: result.evaluation.primary.value for name, result in done.results.items()},
         "then": {one.name: one.then for one in done.tested},
@@ -192,8 +198,6 @@ def _measured(family: Family, guard: str, seed: int, root: Path) -> dict[str, An
         "alpha": [result.lineage.alpha for result in done.results.values() if result.lineage],
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
-    print(f"  {row}", flush=True)
-    return row
 
 
 def _kept(done: Chained) -> dict[str, dict[str, float]]:

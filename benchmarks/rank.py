@@ -29,7 +29,7 @@ from headstart.core.settings import FineTune, Source
 from headstart.data import open_dataset
 from headstart.select.expect import expected, reach_of
 from headstart.select.history import History, Traits
-from headstart.select.rank import rank
+from headstart.select.rank import rank, shared_of
 from headstart.select.timing import EXPONENTS, TRAINING_STEP, log_cost
 from headstart.store import Store
 from headstart.train.runtime import Context
@@ -80,7 +80,7 @@ def _ranked(name: str, truth: Sequence[Mapping[str, Any]], store: Store | None) 
             "training_seconds": _training_seconds(row),
             "data": name,
             "model": row["model"],
-            "truth": row["test"],
+            "truth": _ground_truth.quality(row),
             "leep": row["leep"],
             "imagenet": ENTRIES[row["model"]].scores.get("imagenet"),
             "size": ENTRIES[row["model"]].parameters_m,
@@ -93,9 +93,7 @@ def _ranked(name: str, truth: Sequence[Mapping[str, Any]], store: Store | None) 
 def _recorded(here: Sequence[Mapping[str, Any]], history: History) -> dict[str, dict[str, Any]]:
     """Return what the product's formula says of the probes that were recorded with the truth."""
     runs = history_of(here).runs
-    answers = np.array([[mark == "1" for mark in row["frozen_right"]] for row in here], dtype=float)
-    alike = np.corrcoef(answers)
-    shared = float(np.clip(alike[~np.eye(len(alike), dtype=bool)].mean(), 0, 0.95))
+    shared = shared_of([np.array([mark == "1" for mark in row["frozen_right"]], float) for row in here])
     quality = np.array([run.frozen for run in runs])
     error = np.array([run.frozen_error for run in runs]) * math.sqrt(1 - shared)
     traits = {run.model: Traits.of(ENTRIES[run.model]) for run in runs}

@@ -149,10 +149,13 @@ def _require_items(
     noun, nouns = modality.NOUN
     if not rows:
         others = f" ({len(ignored)} other files, such as {ignored[0].name})" if ignored else ""
+        inside = "CLASS/" if needs_label else ""
         raise DataError(
             f"{root} holds no {nouns}{others}",
-            expected=f"{root.name}/CLASS/{noun.upper()} with one of {' '.join(sorted(modality.EXTENSIONS))}",
-            fix=f"put each class's {nouns} into a folder of its name",
+            expected=f"{root.name}/{inside}{noun.upper()} with one of {' '.join(sorted(modality.EXTENSIONS))}",
+            fix=f"put each class's {nouns} into a folder of its name"
+            if needs_label
+            else f"put {nouns} into it",
         )
     if needs_label and all(label is None for _, label, _, _ in rows):
         raise DataError(

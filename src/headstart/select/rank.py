@@ -265,14 +265,18 @@ def _readings(names: Sequence[str], found: _Probed) -> tuple[np.ndarray, np.ndar
     What all find hard moves no difference, so the variance that answers share is taken off.
     """
     probes = [found.probes.get(name) for name in names]
-    answers = [one.item_quality for one in probes if one]
-    shared = 0.0
-    if len(answers) > 1 and all(row.std() > 0 for row in answers):
-        alike = np.corrcoef(np.stack(answers))
-        shared = float(np.clip(alike[~np.eye(len(alike), dtype=bool)].mean(), 0.0, MOST_SHARED))
+    shared = shared_of([one.item_quality for one in probes if one])
     quality = np.array([one.quality if one else math.nan for one in probes])
     error = np.array([one.error * math.sqrt(1 - shared) if one else math.nan for one in probes])
     return quality, error
+
+
+def shared_of(answers: Sequence[np.ndarray]) -> float:
+    """Return the mean correlation over items [n] of how well candidates answered them; 0 where none shows."""
+    if len(answers) < 2 or not all(row.std() > 0 for row in answers):
+        return 0.0
+    alike = np.corrcoef(np.stack(answers))
+    return float(np.clip(alike[~np.eye(len(alike), dtype=bool)].mean(), 0.0, MOST_SHARED))
 
 
 def num_trained(dataset: TableDataset) -> int:
