@@ -25,8 +25,8 @@ from PIL import Image
 
 from benchmarks._claims import Claim, at_most, publish
 from benchmarks._data import data_folder
-from headstart.adaptation.candidates import NOTHING, Field, field_of
-from headstart.adaptation.choose import choose
+from headstart.adaptation.candidates import FOLDS, NOTHING, Candidate, Field, field_of
+from headstart.adaptation.choose import LEAST_CONFUSION, choose, is_trained_unasked
 from headstart.adaptation.clusters import clusters_of
 from headstart.adaptation.shift import measure_shift
 from headstart.adaptation.sides import masked
@@ -37,6 +37,7 @@ from headstart.data import TableDataset, from_memory, open_dataset
 from headstart.features.encode import encode
 from headstart.methods.adapt import adapt
 from headstart.methods.extract import extract
+from headstart.methods.heads.folds import assign_folds
 from headstart.model import Model, open_encoder
 from headstart.pipeline.heads import calibrate
 from headstart.store import Store
@@ -264,7 +265,9 @@ def _trial(pair: Pair, seed: int, context: Context, *, with_peers: bool) -> Tria
         source.features, truth, target.features, found.candidates[0].probabilities, seed=seed
     )
     clusters = clusters_of(target.features, 2 * len(names), seed=seed)
-    choice = choose(found, shift.kind, clusters=clusters)
+    if is_trained_unasked(found, shift.kind, shift):
+        found = replace(found, candidates=(*found.candidates, _unasked(model, source, target, context, seed)))
+    choice = choose(found, shift.kind, clusters=clusters, shares=shift)
     spent = time.process_time() - before
     peers, peer = _peers(source, truth, target, names) if with_peers else ({}, "")
     runs = _trained(model, source, target, context, seed) if with_peers and seed < TRAINED_SEEDS else {}
@@ -284,6 +287,26 @@ def _fitted(source: Domain, truth: np.ndarray, names: Sequence[str], context: Co
     model = Model(source.encoder, task, done.head.eval(), Pretrained())
     calibrate(model, done.held_out_logits, [names[index] for index in truth[done.held_out]])
     return model
+
+
+def _unasked(model: Model, source: Domain, target: Domain, context: Context, seed: int) -> Candidate:
+    """Return the way that `headstart adapt` trains by itself."""
+    one = replace(model, head=copy.deepcopy(model.head))
+    truth, groups = (
+        np.unique(source.labels, return_inverse=True)[1],
+        [str(row) for row in range(len(source.labels))],
+    )
+    kept_out = assign_folds(truth.tolist(), groups, folds=FOLDS, seed=seed) == 0
+    first, held_out = (source.dataset.subset(np.flatnonzero(rows)) for rows in (~kept_out, kept_out))
+    done = adapt(
+        one, source=first, target=masked(target.dataset), settings=Adapt(head="bottleneck"),
+        context=replace(context, seed=seed, folder=None), held_out=held_out,
+    )  # fmt: skip
+    if done.held_out is not None:
+        calibrate(one, done.held_out, [str(label) for label in held_out.targets])
+    with torch.inference_mode():
+        outputs = one.head(torch.from_numpy(target.features)).numpy()
+    return Candidate(LEAST_CONFUSION, "trained", one, outputs, done.held_out)
 
 
 def _trained(model: Model, source: Domain, target: Domain, context: Context, seed: int) -> dict[str, float]:

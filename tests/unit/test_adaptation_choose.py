@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from headstart.adaptation.candidates import NOTHING, Candidate, Field, field_of
-from headstart.adaptation.choose import Labels, choose, paired_p
+from headstart.adaptation.choose import SURER, Labels, choose, is_trained_unasked, paired_p
 from headstart.adaptation.guards import effective_rank, objection
 from headstart.adaptation.votes import cluster_agreement, ensemble_agreement, peer_agreement
 from headstart.core.settings import Extract, Pretrained
@@ -76,6 +78,68 @@ def test_each_kind_of_shift_is_answered_in_its_own_way(trained: tuple[Model, np.
         score = {one.name: (one.target.argmax(1) == goal).mean() for one in found.candidates}
         assert score[way] > score[NOTHING]
         assert {row.name for row in choice.verdicts} == set(score)
+
+
+@pytest.mark.parametrize(
+    ("source_shares", "distance", "way"),
+    [
+        ((0.34, 0.33, 0.33), 0.4, "self-training"),
+        ((0.34, 0.33, 0.33), 0.1, "standardised, self-training"),
+        ((0.7, 0.2, 0.1), 0.1, "self-training"),
+    ],
+)
+def test_domains_whose_classes_have_other_shares_are_not_aligned(
+    trained: tuple[Model, np.ndarray, np.ndarray], source_shares: tuple[float, ...], distance: float, way: str
+) -> None:
+    model, source, truth = trained
+    target, wanted = draw(500, 3, (0.8, 0.15, 0.05))
+    found = field_of(model, target + 0.8, source=source, truth=truth)
+    sureness = {one.name: one.sureness or 0.0 for one in found.candidates}
+    assert sureness["standardised by shares"] > sureness["standardised"] + SURER
+    shares = SimpleNamespace(source_shares=source_shares, share_distance=distance)
+    score = {one.name: (one.target.argmax(1) == wanted).mean() for one in found.candidates}
+    assert score["standardised by shares"] > score["standardised"] + 0.1
+    alike = next(one for one in found.candidates if one.name == way).target.argmax(1)
+    assert choose(found, "appearance", clusters=alike, shares=shares).chosen == way
+
+
+def test_a_guard_counts_source_items_by_the_shares_that_a_way_believes_in(
+    trained: tuple[Model, np.ndarray, np.ndarray],
+) -> None:
+    model, _, _ = trained
+    truth = np.arange(120) % 3
+    wrong = says(np.where(truth == 2, 0, truth))
+    nothing = Candidate(NOTHING, "nothing", model, says(truth), says(truth))
+    one = Candidate("by shares", "cached", model, says(truth), wrong, weights=np.where(truth == 2, 0.01, 1.0))
+    field = Field((nothing, one), truth, says(truth))
+    assert objection(one, field) == ""
+    assert "forgot the source" in objection(replace(one, weights=None), field)
+
+
+@pytest.mark.parametrize(
+    ("kind", "source_shares", "distance", "is_trained"),
+    [
+        ("appearance", (0.34, 0.33, 0.33), 0.1, True),
+        ("appearance", (0.34, 0.33, 0.33), 0.4, False),
+        ("appearance", (0.7, 0.2, 0.1), 0.1, False),
+        ("label", (0.34, 0.33, 0.33), 0.1, False),
+        ("mixed", (0.34, 0.33, 0.33), 0.1, False),
+    ],
+)
+def test_mcc_is_trained_unasked_where_classes_are_even_on_both_sides_and_the_looks_changed(
+    trained: tuple[Model, np.ndarray, np.ndarray],
+    kind: str,
+    source_shares: tuple[float, ...],
+    distance: float,
+    *,
+    is_trained: bool,
+) -> None:
+    model, source, truth = trained
+    target, _ = draw(200, 2)
+    found = field_of(model, target + 1, source=source, truth=truth)
+    shares = SimpleNamespace(source_shares=source_shares, share_distance=distance)
+    assert is_trained_unasked(found, kind, shares) is is_trained
+    assert not is_trained_unasked(found, kind, None)
 
 
 def test_every_candidate_is_a_model_that_says_what_it_was_judged_by(

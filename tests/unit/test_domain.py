@@ -15,7 +15,7 @@ from headstart.methods.domain.prior import bbse_shares, corrected, em_shares
 from headstart.methods.domain.propagate import propagate
 from headstart.methods.domain.recolour import power, recolour, shrunk_covariance
 from headstart.methods.domain.self_training import self_train, surest
-from headstart.methods.domain.standardise import standardise
+from headstart.methods.domain.standardise import MOST, standardise, with_shares
 
 WIDTH, CLASSES = 12, 3
 
@@ -57,6 +57,43 @@ def test_standardising_undoes_a_shift_and_a_stretch_of_every_column() -> None:
     after = right(own.outputs(own.fit_source(penalty=0.03)), truth)
     assert after > before + 0.2
     assert right(own.head(own.fit_source(penalty=0.03))(moved), truth) == pytest.approx(after)
+
+
+def test_a_source_with_the_shares_of_the_target_lets_it_be_standardised_where_both_changed() -> None:
+    shares = (0.8, 0.1, 0.1)
+    target, truth = blobs(400, 2, shares=shares)
+    moved = 3 * target + 5
+    source = Labelled(*blobs(300, 1))
+    alike = with_shares(source, torch.tensor(shares))
+    assert alike.weights is not None
+    for label, share in enumerate(shares):
+        assert float(alike.weights[source.truth == label].sum()) == pytest.approx(300 * share, rel=1e-4)
+    grounds = [
+        standardise(side, moved, form="pooled", num_classes=CLASSES, seed=0) for side in (source, alike)
+    ]
+    weights = [ground.fit_source(penalty=0.03) for ground in grounds]
+    before, after = (
+        right(ground.outputs(weight), truth) for ground, weight in zip(grounds, weights, strict=True)
+    )
+    assert after > before + 0.1
+    surer = [ground.sureness(weight) for ground, weight in zip(grounds, weights, strict=True)]
+    assert surer[1] > surer[0] + 0.05
+
+
+def test_no_class_is_weighted_up_without_bound() -> None:
+    truth = torch.tensor([0] * 99 + [1])
+    found = with_shares(Labelled(torch.zeros(100, 2), truth), torch.tensor([0.5, 0.5]))
+    assert found.weights is not None
+    assert float(found.weights[-1] / found.weights[0]) == pytest.approx(MOST / (50 / 99), rel=1e-4)
+
+
+def test_weighted_standards_are_those_of_repeated_rows() -> None:
+    features, _ = blobs(50, 3)
+    counts = torch.arange(50) % 3 + 1
+    for ours, theirs in zip(
+        standard(features, counts.float()), standard(features.repeat_interleave(counts, 0)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_nearly_dead_columns_are_not_stretched() -> None:

@@ -19,7 +19,7 @@ from headstart.methods.domain.prior import bbse_shares, em_shares
 from headstart.methods.domain.propagate import propagate
 from headstart.methods.domain.recolour import recolour
 from headstart.methods.domain.self_training import SOURCE_WEIGHT, self_train, surest
-from headstart.methods.domain.standardise import standardise
+from headstart.methods.domain.standardise import standardise, with_shares
 from headstart.methods.domain.transport import transport
 from headstart.methods.heads.folds import assign_folds
 from headstart.methods.heads.logistic import PENALTIES, RACE_STEPS, solve
@@ -39,7 +39,9 @@ class Candidate:
 
     `target` are its outputs [m, C] for the target, `held_out` [k, C] those for source items that it had not seen (None
     where the source is gone), `features` [m, D] what its network makes of the target (None: as before), `untaught`
-    [m, C] what the head said on the same ground before it taught itself, `seconds` what it took.
+    [m, C] what the head said on the same ground before it taught itself, and `sureness` how sure it was of the target
+    then, as a share of how sure it was of the source. `weights` [k] is what held-out items count for (None: all alike),
+    `seconds` what it took.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Candidate:
     held_out: np.ndarray | None = None
     features: np.ndarray | None = None
     untaught: np.ndarray | None = None
+    sureness: float | None = None
+    weights: np.ndarray | None = None
     seconds: float = 0.0
     note: str = ""
 
@@ -119,28 +123,36 @@ class _Trial:
         self.kept_out = self.fold == 0
         self.penalty, self.begin = _penalty(self.ground, self.fold)
 
-    def on(self, make: Callable[..., Ground]) -> Ground:
+    def on(self, make: Callable[..., Ground], source: Labelled | None = None) -> Ground:
         """Return a ground for both domains."""
         form = self.model.head.form
-        return make(self.source, self.target, form=form, num_classes=self.classes, seed=self.seed)
+        return make(source or self.source, self.target, form=form, num_classes=self.classes, seed=self.seed)
 
     def field(self, *, with_transport: bool) -> Field:
         """Try every way."""
         found = [Candidate(NOTHING, "nothing", self.model, self.outputs), *self.priors()]
         ground = self.ground
+        taught = self.taught("self-training", ground, self.trained(ground, self.said, self.begin))
         found += [
-            self.taught("self-training", ground, self.trained(ground, self.said, self.begin)),
+            taught,
             self.taught("propagation", ground, propagate(ground.target, self.said)),
             self.taught("centroids", ground, nearest_centroids(ground.target, self.said)),
         ]
         reference = torch.zeros(0, self.classes)
         if len(self.source):
             found += self.moved("standardised", self.on(standardise))
+            found += self.moved("standardised by shares", self.by_shares(taught))
             found += self.moved("recoloured", recolour(ground))
             if with_transport:
                 found.append(self.taught("transport", ground, transport(ground, seed=self.seed)))
             reference = self.without_fold(ground, None)
         return Field(tuple(found), self.source.truth[self.kept_out].numpy(), reference.numpy())
+
+    def by_shares(self, taught: Candidate) -> Ground:
+        """Return the standardised ground of a source with the shares of the classes that self-training found."""
+        answers = torch.from_numpy(taught.target.argmax(1))
+        shares = torch.bincount(answers, minlength=self.classes) / len(answers)
+        return self.on(standardise, with_shares(self.source, shares))
 
     def priors(self) -> list[Candidate]:
         """Return the model's answers corrected for other shares of the classes, estimated in two ways."""
@@ -170,7 +182,9 @@ class _Trial:
             self.taught(f"{name}, self-training", ground, trained),
             self.taught(f"{name}, propagation", ground, propagate(ground.target, trained)),
         ]
-        return [replace(one, untaught=alone.target) for one in (alone, *taught)]
+        known = {"untaught": alone.target, "sureness": ground.sureness(weight)}
+        weights = ground.weights[self.kept_out].numpy()
+        return [replace(one, weights=weights, **known) for one in (alone, *taught)]
 
     def trained(self, ground: Ground, said: Tensor, begin: Tensor | None) -> Tensor:
         """Return what the head says of the target [m, C] after self-training."""
@@ -178,25 +192,21 @@ class _Trial:
 
     def taught(self, name: str, ground: Ground, said: Tensor) -> Candidate:
         """Return the head that the surest of new labels and the source teach."""
-        weight = self.fit(ground, said, ground.source, ground.truth)
+        weight = self.fit(ground, said)
         return self.candidate(name, "cached", ground.head(weight), self.without_fold(ground, said))
 
-    def fit(self, ground: Ground, said: Tensor, source: Tensor, truth: Tensor) -> Tensor:
-        """Fit the map [r + 1, C] on some of the source and on the surest labels of the target."""
-        part = replace(ground, source=source, truth=truth)
+    def fit(self, ground: Ground, said: Tensor) -> Tensor:
+        """Fit the map [r + 1, C] on the source and on the surest labels of the target."""
         labels, shares = said.argmax(1), surest(said, TAUGHT)
-        return part.fit(labels, shares, penalty=self.penalty, source_weight=SOURCE_WEIGHT)
+        return ground.fit(labels, shares, penalty=self.penalty, source_weight=SOURCE_WEIGHT)
 
     def without_fold(self, ground: Ground, said: Tensor | None) -> Tensor:
         """Return outputs [k, C] for the source items that are kept out, of a head that never saw them."""
         rest, out = ~self.kept_out, self.kept_out
         if not len(rest):
             return torch.zeros(0, self.classes)
-        if said is None:
-            part = replace(ground, source=ground.source[rest], truth=ground.truth[rest])
-            weight = part.fit_source(penalty=self.penalty)
-        else:
-            weight = self.fit(ground, said, ground.source[rest], ground.truth[rest])
+        seen = ground.part(rest)
+        weight = seen.fit_source(penalty=self.penalty) if said is None else self.fit(seen, said)
         return ground.source[out] @ weight[:-1] + weight[-1]
 
     def candidate(self, name: str, family: Family, head: nn.Module, held_out: Tensor | None) -> Candidate:

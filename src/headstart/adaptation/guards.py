@@ -76,8 +76,10 @@ def _forgot(candidate: Candidate, field: Field) -> str:
     right = (candidate.held_out.argmax(1) == field.truth).astype(float)
     wanted = (field.reference.argmax(1) == field.truth).astype(float)
     difference = right - wanted
-    error = float(difference.std()) / math.sqrt(len(difference))
-    lost = -float(difference.mean())
+    counted = np.ones(len(right)) if candidate.weights is None else candidate.weights.astype(float)
+    counted /= counted.sum()
+    lost = -float(counted @ difference)
+    error = math.sqrt(float(counted**2 @ (difference + lost) ** 2))
     if lost <= LOST_POINTS + LOST_ERRORS * error:
         return ""
     return f"forgot the source: {100 * lost:.1f} points fewer right there (n={len(difference)})"

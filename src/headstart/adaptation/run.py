@@ -10,7 +10,7 @@ import torch
 
 from headstart.adaptation.asking import given_labels, labels_of, worth_asking
 from headstart.adaptation.candidates import NOTHING, Candidate, Field, field_of
-from headstart.adaptation.choose import Choice, Labels, Verdict, choose
+from headstart.adaptation.choose import Choice, Labels, Verdict, choose, is_trained_unasked
 from headstart.adaptation.clusters import clusters_of
 from headstart.adaptation.look import kind_of, look, outputs_of
 from headstart.adaptation.outcome import Adaptation, ClassChange, Shifted, Tried
@@ -39,7 +39,7 @@ from headstart.store import MANIFEST, drop_folder, explained
 from headstart.train.runtime import Context, Event
 from headstart.train.signals import stopping
 
-VERSION = 1
+VERSION = 2
 """Version of an adaptation as a whole; bump when its numbers move."""
 BUCKET = "adaptations-v1"
 
@@ -158,6 +158,9 @@ class _Work:
         )  # fmt: skip
         nothing = replace(found.candidates[0], features=self.target.features)
         extra = [restated(self.folder, self.target, self.context)]
+        kind = kind_of(self.shifted, self.model, nothing.probabilities)
+        if settings is None and source is not None and is_trained_unasked(found, kind, self.shifted.measured):
+            settings = Adapt(head="bottleneck")
         if settings is not None:
             extra.append(trained(self.folder, source, self.target, settings, self.context))
         every = (nothing, *found.candidates[1:], *(one for one in extra if one is not None))
@@ -169,7 +172,7 @@ class _Work:
             reason = f"{len(self.target)} items are too few to adapt to: the model stays as it is"
             return Choice(NOTHING, (Verdict(NOTHING),), (reason,))
         kind = kind_of(self.shifted, self.model, contest.candidates[0].probabilities)
-        return choose(contest, kind, clusters=clusters, labels=labels)
+        return choose(contest, kind, clusters=clusters, shares=self.shifted.measured, labels=labels)
 
     def changes(self, before: np.ndarray, after: np.ndarray) -> tuple[ClassChange, ...]:
         """Return how often each class is in the source, and named before and after."""

@@ -33,7 +33,8 @@ SWALLOWED = 0.72
 IMPLIES: dict[Kind, str] = {
     "none": "the target looks like the source: the model can be used as it is",
     "label": "the classes occur in other shares, each looking as before: answers are corrected for the shares",
-    "appearance": "the whole target looks different: each domain is standardised by itself, and the head trains itself",
+    "appearance": "the whole target looks different: the domains are aligned, unless the shares of the classes may "
+    "have changed too; then the head trains itself on as it is",
     "both": "the target looks different, and the model sees quite other shares of the classes in it: only labels can "
     "tell whether it is right about these, so nothing is changed without some",
     "mixed": "some items or classes look different, not the whole: aligning the domains would harm, so the head trains "

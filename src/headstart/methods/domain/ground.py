@@ -7,7 +7,7 @@ decomposition (Halko, Martinsson and Tropp 2011, arXiv 0909.4061).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,10 +27,14 @@ FIRST_STEPS = 100
 
 @dataclass(frozen=True)
 class Labelled:
-    """The source: features [n, D] and class ids [n]; no row where the source is gone."""
+    """The source: features [n, D] and class ids [n]; no row where the source is gone.
+
+    An item counts as many times as `weights` [n] says, once where none are given.
+    """
 
     features: Tensor
     truth: Tensor
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -39,7 +43,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Ground:
-    """Both domains as points: `source` [n, r] with its class ids `truth` [n], and `target` [m, r].
+    """Both domains as points: `source` [n, r] with its class ids `truth` and weights [n], and `target` [m, r].
 
     A target feature x became ((x - mean) * scale - centre) @ axes, with mean, scale and centre [D] and axes [D, r].
     """
@@ -53,6 +57,11 @@ class Ground:
     truth: Tensor
     target: Tensor
     num_classes: int
+    weights: Tensor
+
+    def part(self, rows: Tensor) -> Ground:
+        """Return the same ground with some of the source's rows [n], a mask."""
+        return replace(self, source=self.source[rows], truth=self.truth[rows], weights=self.weights[rows])
 
     def head(self, weight: Tensor) -> LinearHead:
         """Return the head over target features of a map [r + 1, C] of points, biases in the last row."""
@@ -75,7 +84,8 @@ class Ground:
     ) -> Tensor:
         """Fit logistic regression on source and target and return its map [r + 1, C].
 
-        Target items have these `labels` [m] and count by `shares` [m], 0 to 1; each source item counts `source_weight`.
+        Target items have these `labels` [m] and count by `shares` [m], 0 to 1; source items count `source_weight` times
+        their own weights.
         """
         points = torch.cat([self.source, self.target])
         space = _space(points, self.form)
@@ -86,7 +96,7 @@ class Ground:
             self.num_classes,
             len(points),
         )
-        included = torch.cat([torch.full((len(self.source),), source_weight), shares.float()])[None]
+        included = torch.cat([source_weight * self.weights, shares.float()])[None]
         return solve(
             rows,
             penalties=torch.tensor([penalty]),
@@ -104,6 +114,15 @@ class Ground:
         nothing = torch.zeros(len(self.target))
         return self.fit(nothing.long(), nothing, penalty=penalty, source_weight=1.0)
 
+    def sureness(self, weight: Tensor) -> float:
+        """Return how sure a map [r + 1, C] is of the target, as a share of how sure it is of the source it learnt from.
+
+        Certainty is the mean largest probability.
+        """
+        known = (self.source @ weight[:-1] + weight[-1]).softmax(1).max(1).values
+        there = float((self.weights * known).sum() / self.weights.sum())
+        return float(self.outputs(weight).softmax(1).max(1).values.mean()) / max(there, 1e-6)
+
 
 def joint(
     source: Labelled, target: Tensor, *, standards: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]], form: Form,
@@ -116,13 +135,24 @@ def joint(
     axes = principal_axes(both - centre, seed=seed)
     points = (both - centre) @ axes
     count = len(source)
-    return Ground(form, mean, scale, centre, axes, points[:count], source.truth, points[count:], num_classes)
+    weights = torch.ones(count) if source.weights is None else source.weights
+    return Ground(
+        form, mean, scale, centre, axes, points[:count], source.truth, points[count:], num_classes, weights
+    )
 
 
-def standard(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (mean [D], scale [D]) that standardise features [n, D]; nearly dead columns are not stretched."""
-    deviation = features.std(0, correction=0)
-    return features.mean(0), 1 / deviation.clamp(min=LEAST_DEVIATION * float(deviation.median()) + 1e-12)
+def standard(features: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return (mean [D], scale [D]) that standardise features [n, D], each counted by its weight [n].
+
+    Nearly dead columns are not stretched.
+    """
+    if weights is None:
+        mean, deviation = features.mean(0), features.std(0, correction=0)
+    else:
+        shares = weights / weights.sum()
+        mean = shares @ features
+        deviation = (shares @ (features - mean).square()).sqrt()
+    return mean, 1 / deviation.clamp(min=LEAST_DEVIATION * float(deviation.median()) + 1e-12)
 
 
 def principal_axes(centred: Tensor, *, seed: int) -> Tensor:
