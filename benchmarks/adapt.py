@@ -3,13 +3,18 @@
 Each shift is a labelled source and a target whose labels only score. A seed draws nine tenths of both (halves of one
 folder where the target is a darkened or resampled copy of it), trains the heads of `headstart fit` on the source, and
 adapts them. Single ways and the oracle, which looks at the labels, are in the table and never in the choice.
-On PACS skada's methods get the same features and labels, and its entropy score chooses among them.
+On PACS skada's methods get the same features and labels, and its entropy score chooses among them; so do those of
+pytorch-adapt where HEADSTART_PYTORCH_ADAPT names the folder that `pip install --target` put it in (with
+`torchmetrics==0.9.3 pytorch-metric-learning==1.6.3 'setuptools<80'`, all of them `--no-deps`).
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -55,6 +60,7 @@ WARM, TIMED = 8, 64
 RESAMPLES = 10_000
 PEERED = ("photo to art_painting", "art_painting to photo")
 """Shifts on which the peers run: their transport plans take a minute each."""
+PYTORCH_ADAPT = "HEADSTART_PYTORCH_ADAPT"
 ALONE = "no term"
 TERMS, TRAINED_SEEDS = (ALONE, "mcc", "coral", "mmd", "dann", "cdan", "afn", "jdot", "fixmatch"), 2
 """Terms that train a head with a layer of its own on these shifts, and the seeds that they get."""
@@ -103,8 +109,8 @@ class Trial:
     trained: Mapping[str, float]
     """Of terms that were trained, by name, over cached features; empty where they did not run."""
     peers: Mapping[str, float]
-    peer: str
-    """Whom the peers' own score chooses; empty where they did not run."""
+    peer: Mapping[str, str]
+    """Whom a peer's own score chooses, by toolkit; empty where they did not run."""
     num_target: int
     adapt_seconds: float
     """Processor seconds of all candidates, shift meter and choice."""
@@ -269,7 +275,11 @@ def _trial(pair: Pair, seed: int, context: Context, *, with_peers: bool) -> Tria
         found = replace(found, candidates=(*found.candidates, _unasked(model, source, target, context, seed)))
     choice = choose(found, shift.kind, clusters=clusters, shares=shift)
     spent = time.process_time() - before
-    peers, peer = _peers(source, truth, target, names) if with_peers else ({}, "")
+    peers: dict[str, float] = {}
+    peer: dict[str, str] = {}
+    for toolkit, make in (PEERS if with_peers else {}).items():
+        scores, peer[toolkit] = make(source, truth, target, names)
+        peers |= scores
     runs = _trained(model, source, target, context, seed) if with_peers and seed < TRAINED_SEEDS else {}
     return Trial(
         pair.name, seed, shift.kind, choice.chosen, _scores(found, names, target.labels), runs, peers, peer,
@@ -333,7 +343,7 @@ def _scores(found: Field, names: Sequence[str], labels: np.ndarray) -> dict[str,
     }
 
 
-def _peers(
+def _skada(
     source: Domain, truth: np.ndarray, target: Domain, names: Sequence[str]
 ) -> tuple[dict[str, float], str]:
     """Return the accuracy of skada's methods in points, and whom its entropy score chooses."""
@@ -375,6 +385,35 @@ def _peers(
     return scores, max(chosen, key=lambda name: chosen[name])
 
 
+def _pytorch_adapt(
+    source: Domain, truth: np.ndarray, target: Domain, names: Sequence[str]
+) -> tuple[dict[str, float], str]:
+    """Return the accuracy of pytorch-adapt's ways in points, and whom its validator of information chooses."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, found = Path(folder) / "given.npz", Path(folder) / "found.json"
+        np.savez(given, source=source.features, truth=truth, target=target.features)
+        places = [os.environ[PYTORCH_ADAPT], str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks._pytorch_adapt", str(given), str(found)]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(places)})
+        rows = json.loads(found.read_text())
+    scores = {
+        f"pytorch-adapt, {name}": 100 * float((np.array(names)[row["said"]] == target.labels).mean())
+        for name, row in rows.items()
+    }
+    return scores, f"pytorch-adapt, {max(rows, key=lambda name: rows[name]['score'])}"
+
+
+PEERS: Mapping[str, Callable[..., tuple[dict[str, float], str]]] = {
+    "skada, chosen by its entropy score": _skada,
+    **(
+        {"pytorch-adapt, chosen by its information score": _pytorch_adapt}
+        if PYTORCH_ADAPT in os.environ
+        else {}
+    ),
+}
+"""Peers by what they are called in the table."""
+
+
 def _claims(trials: Sequence[Trial], *, quick: bool) -> list[Claim]:
     """Judge the chosen against doing nothing, over all shifts and for each; cost; PACS against the peers."""
     by_pair: dict[str, list[Trial]] = {}
@@ -404,19 +443,18 @@ def _claims(trials: Sequence[Trial], *, quick: bool) -> list[Claim]:
             "all cached candidates, meter and choice against a pass over the target (cpu)", spent / forward, 1
         )
     )
-    return claims if quick else [*claims, _against_peers(by_pair)]
+    return claims if quick else [*claims, *(_against(toolkit, by_pair) for toolkit in PEERS)]
 
 
-def _against_peers(by_pair: Mapping[str, Sequence[Trial]]) -> Claim:
-    """Judge PACS against the best of the peers, each chosen as it chooses itself."""
+def _against(toolkit: str, by_pair: Mapping[str, Sequence[Trial]]) -> Claim:
+    """Judge PACS against a peer that chooses for itself."""
     trials = [trial for name in PEERED for trial in by_pair[name]]
     ours = np.array([trial.scores[trial.chosen] for trial in trials])
-    theirs = np.array([trial.peers[trial.peer] for trial in trials])
+    theirs = np.array([trial.peers[trial.peer[toolkit]] for trial in trials])
     low, high = _interval(ours - theirs)
     scores = f"{ours.mean():.1f} against {theirs.mean():.1f}"
     value = f"{scores}: {(ours - theirs).mean():+.1f} [{low:+.1f}, {high:+.1f}]"
-    met = bool(ours.mean() >= theirs.mean())
-    return Claim("PACS: against skada, chosen by its entropy score", value, ">= 0", met)
+    return Claim(f"PACS: against {toolkit}", value, ">= 0", bool(ours.mean() >= theirs.mean()))
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
@@ -434,7 +472,7 @@ def _tell(trial: Trial) -> None:
         f"nothing {trial.scores[NOTHING]:.1f}",
         f"{trial.chosen} {trial.gain:+.1f}",
         f"oracle {best} {trial.scores[best] - trial.scores[NOTHING]:+.1f}",
-        *([f"{trial.peer} {trial.peers[trial.peer]:.1f}"] if trial.peer else []),
+        *(f"{name} {trial.peers[name]:.1f}" for name in trial.peer.values()),
         f"{trial.adapt_seconds:.1f} of {trial.forward_seconds:.1f} cpu-s",
     ]
     print(", ".join(said), flush=True)
