@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from headstart.core.settings import Pretrain
     from headstart.core.types import LayerGroup
 
-VERSION = 1
+VERSION = 2
 """Version of this method; bump when its numbers move."""
 BATCH: Mapping[str, int] = {"image": 64, "text": 32}
 STEPS_AN_EPOCH, LEAST_BATCH = 8, 8
@@ -43,10 +43,11 @@ RATES, DECAYS = {True: 1e-4, False: 1e-3}, {True: 0.85, False: 1.0}
 """By whether the network starts pretrained."""
 HELD_SHARE, HELD_MOST = 0.05, 256
 """Items that are kept out of training, to see the loss on."""
-EVALUATION_BATCH, NEIGHBOURS = 64, 5
+EVALUATION_BATCH, NEIGHBOURS, SHOWN = 64, 5, 8
+RANKED = 256
+"""Items by which the rank of the features is watched where there are no labels: more would cost a share of an epoch."""
 COLLAPSED_RANK, COLLAPSED_SHARE = 2.0, 0.1
 """Features of a rank below either (a number, a share of the rank at the start) say next to nothing of an item."""
-SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -320,9 +321,9 @@ def _validation(
 def _probed(labels: np.ndarray | None, count: int, settings: Pretrain, seed: int) -> np.ndarray:
     """Return the items by which the features are watched: labelled ones where there are enough of them."""
     order = draw(seed, "probe", 0, 0).permutation(count)
-    if labels is not None and int((labels >= 0).sum()) > 2 * NEIGHBOURS:
-        order = order[labels[order] >= 0]
-    return np.sort(order[: settings.probe])
+    if labels is None or int((labels >= 0).sum()) <= 2 * NEIGHBOURS:
+        return np.sort(order[: min(settings.probe, RANKED)])
+    return np.sort(order[labels[order] >= 0][: settings.probe])
 
 
 def _watching(

@@ -53,13 +53,14 @@ def _shift(view: np.ndarray, brightness: float, contrast: float, colour: float) 
 
 def _turn(view: np.ndarray, degrees: float) -> np.ndarray:
     """Rotate around the centre; what comes into sight is the picture's mean."""
-    planes = [
-        Image.fromarray(np.ascontiguousarray(view[:, :, channel])).rotate(
-            degrees, Image.Resampling.BILINEAR, fillcolor=int(view[:, :, channel].mean())
+    if view.shape[2] not in (1, 3):
+        return np.concatenate(
+            [_turn(plane, degrees) for plane in np.split(view, view.shape[2], axis=2)], axis=2
         )
-        for channel in range(view.shape[2])
-    ]
-    return np.stack([np.asarray(plane) for plane in planes], axis=2)
+    fill = tuple(view.mean(axis=(0, 1)).astype(int).tolist())
+    picture = Image.fromarray(np.ascontiguousarray(view.squeeze(2) if view.shape[2] == 1 else view))
+    turned = picture.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=fill if len(fill) > 1 else fill[0])
+    return np.asarray(turned).reshape(view.shape)
 
 
 def _erase(view: np.ndarray, area: float, top: float, left: float) -> np.ndarray:
