@@ -57,9 +57,10 @@ def _turn(view: np.ndarray, degrees: float) -> np.ndarray:
         return np.concatenate(
             [_turn(plane, degrees) for plane in np.split(view, view.shape[2], axis=2)], axis=2
         )
-    fill = tuple(view.mean(axis=(0, 1)).astype(int).tolist())
+    fill = [int(value) for value in view.mean(axis=(0, 1))]
     picture = Image.fromarray(np.ascontiguousarray(view.squeeze(2) if view.shape[2] == 1 else view))
-    turned = picture.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=fill if len(fill) > 1 else fill[0])
+    fillcolor = fill[0] if len(fill) == 1 else tuple(fill)
+    turned = picture.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=fillcolor)
     return np.asarray(turned).reshape(view.shape)
 
 
