@@ -231,6 +231,13 @@ def named(name: str) -> dict[str, Any]:
     return {**read_facts(folder)["encoder"], **place, "weights_sha256": None, "files_sha256": None}
 
 
+def folder_behind(settings: Pretrained) -> Path | None:
+    """Return the finished model folder that a network's weights lie in; None where they lie in none."""
+    weights = Path(settings.weights)
+    is_model = all((weights.parent / name).is_file() for name in (MANIFEST, FACTS))
+    return weights.parent if weights.name == WEIGHTS and is_model else None
+
+
 def open_encoder(settings: Pretrained, *, limits: Limits = LIMITS) -> Encoder:
     """Open a pretrained network by its name: `efficientnet-lite0`, `timm:resnet50.a1_in1k`, `minilm`, ..."""
     source = settings.name.partition(":")[0]

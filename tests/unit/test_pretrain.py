@@ -188,6 +188,22 @@ def test_the_lineage_and_licence_of_a_start_folder_are_kept(tmp_path: Path) -> N
     assert "no commercial use" in (second.folder / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_model_fitted_from_a_pretrained_folder_tells_where_its_network_comes_from(tmp_path: Path) -> None:
+    unlabelled, labelled = digit_folder(tmp_path / "unlabelled"), digit_folder(tmp_path / "labelled")
+    first = pretrained(str(unlabelled), tmp_path, settings={"data.licence": "CC-BY-NC-4.0"})
+    places = {"encoder": str(first.folder), "method": "extract", "machine": machine(tmp_path)}
+    fitted = api.fit(str(labelled), output=tmp_path / "model", **places)
+    assert fitted.lineage is not None
+    assert [(link.method, link.fingerprint) for link in fitted.lineage.links] == [
+        (f"pretrain {first.objective}", first.fingerprint), ("extract", fitted.plan.fingerprint),
+    ]  # fmt: skip
+    card = (fitted.folder / "README.md").read_text(encoding="utf-8")
+    assert first.fingerprint[:12] in card
+    assert "Not for commercial use" in card
+    assert "This model is the last of 2 links" in (fitted.folder / "report.html").read_text(encoding="utf-8")
+    assert len(open_folder(fitted.folder).facts["lineage"]) == 2
+
+
 def test_broken_files_are_listed_and_left_out(tmp_path: Path) -> None:
     data = digit_folder(tmp_path / "data")
     (data / "one" / "kaputt ü.png").write_bytes(b"no picture")

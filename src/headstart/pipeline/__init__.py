@@ -22,7 +22,7 @@ from headstart.pipeline.few import learn_few
 from headstart.pipeline.gathering import gather, parts_of
 from headstart.pipeline.heads import extract_heads
 from headstart.pipeline.material import Material, with_suspects
-from headstart.pipeline.origin import Origin, lineage_of, require_origin
+from headstart.pipeline.origin import Origin, inherited, lineage_behind, lineage_of, require_origin
 from headstart.pipeline.tuning import Ground, tune
 from headstart.result import Predicted, Result
 from headstart.train.runtime import Context
@@ -76,7 +76,8 @@ def execute(
     with begun.ledger.stage("evaluate"):
         outputs = _evaluated(begun)
     if origin is None:
-        return outputs
+        lineage = lineage_behind(outputs.result, begun.model.encoder.spec)
+        return replace(outputs, result=replace(outputs.result, lineage=lineage))
     with begun.ledger.stage("retention"):
         lineage = lineage_of(outputs.result, begun.model, origin, begun.course, context)
     return replace(outputs, result=replace(outputs.result, lineage=lineage, cost=begun.ledger.cost()))
@@ -101,7 +102,8 @@ def begin(
     extraction, tuning = parts_of(plan)
     task, form, material = gather(plan, dataset, encoder, extraction, ledger, strict=strict)
     lineage = tuple(link.model_dump(mode="json") for link in plan.chain())
-    model = Model(encoder, task, None, plan.encoder, lineage=(*(origin.lineage if origin else ()), *lineage))
+    before = origin.lineage if origin else inherited(plan)
+    model = Model(encoder, task, None, plan.encoder, lineage=(*before, *lineage))
     carried = carry(origin.head, origin.labels, task, encoder) if origin else None
     course = Course()
     if not isinstance(tuning, FineTune) or plan.extraction is not None:

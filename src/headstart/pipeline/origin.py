@@ -17,7 +17,7 @@ from headstart.core.protocols import Encoder
 from headstart.core.settings import FewShot, Retention
 from headstart.core.types import EncoderSpec, SplitName
 from headstart.data import TableDataset
-from headstart.model import Model, open_encoder, open_folder
+from headstart.model import Model, folder_behind, open_encoder, open_folder, read_facts
 from headstart.pipeline.course import Course, Ledger
 from headstart.pipeline.gathering import gather, parts_of
 from headstart.pipeline.meter import Earlier, Probe, measured
@@ -113,7 +113,11 @@ def origin_of(steps: list[Step], retention: Retention | None, context: Context) 
     links = tuple(link for step in steps for link in links_of(step))
     labels = opened.task.labels if opened.task else ()
     first = steps[0]
-    said = tuple(open_folder(first.folder).facts.get("lineage", ())) if first.is_folder else ()
+    said = (
+        tuple(open_folder(first.folder).facts.get("lineage", ()))
+        if first.is_folder
+        else inherited(first.plan)
+    )
     return Origin(last.name, opened.encoder, opened.head, labels, tasks, links, said)
 
 
@@ -168,7 +172,8 @@ def links_of(step: Step) -> tuple[Link, ...]:
     lineage = step.result.lineage
     spec = open_folder(step.folder).encoder.spec
     own = lineage.links[-1] if lineage else link_of(step.result, spec, known=())
-    before = lineage.links[:-1] if lineage and step.is_folder else ()
+    is_first = step.is_folder or step.result.plan.earlier is None
+    before = lineage.links[:-1] if lineage and is_first else ()
     return (*before, replace(own, name=step.name))
 
 
@@ -187,6 +192,25 @@ def _told(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> Link:
         " ".join(["pretrain", *([str(entry["objective"])] if entry.get("objective") else [])]),
         network, str(entry.get("licence", licence)), entry.get("data_licence"), 0, 0, 1.0, None,
     )  # fmt: skip
+
+
+def inherited(plan: Plan | None) -> tuple[Mapping[str, Any], ...]:
+    """Return what the model folder whose network a plan starts from says of its own plans; nothing without one."""
+    folder = folder_behind(plan.encoder) if plan else None
+    return tuple(read_facts(folder).get("lineage", ())) if folder else ()
+
+
+def lineage_behind(result: Result, spec: EncoderSpec) -> Lineage | None:
+    """Tell where a network comes from that a plan took out of a model folder; None where it took it from none.
+
+    The tasks of that folder are no links of a chain: nothing is scored again.
+    """
+    folder = folder_behind(result.plan.encoder)
+    if folder is None:
+        return None
+    facts = read_facts(folder)
+    before = tuple(_told(entry, facts) for entry in facts.get("lineage", ())) or (_told({}, facts),)
+    return Lineage((*before, link_of(result, spec, known=())))
 
 
 def link_of(result: Result, spec: EncoderSpec, *, known: tuple[str, ...], name: str = "") -> Link:
