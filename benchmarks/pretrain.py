@@ -387,7 +387,7 @@ def _neighbours(encoder: Any, train: TableDataset, test: TableDataset, context: 
 
 
 def texts_of(name: str) -> tuple[list[str], list[str]]:
-    """Return the texts and labels of a set, its test part at the end where it has one."""
+    """Return the texts and labels of a set, its test part at the end where it has one; without empty texts."""
     folder = data_folder() / "text" / name
     rows: list[Mapping[str, str]] = []
     for path in sorted(folder.glob("*.csv"), key=lambda path: path.stem == "test"):
@@ -395,6 +395,7 @@ def texts_of(name: str) -> tuple[list[str], list[str]]:
             rows += list(csv.DictReader(stream))
     column = next(name for name in ("text", "sentence", "review", "question") if name in rows[0])
     label = next(name for name in ("label", "label_text", "coarse_label", "class") if name in rows[0])
+    rows = [row for row in rows if row[column].strip()]
     return [row[column] for row in rows], [row[label] for row in rows]
 
 

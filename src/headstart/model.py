@@ -238,6 +238,16 @@ def folder_behind(settings: Pretrained) -> Path | None:
     return weights.parent if weights.name == WEIGHTS and is_model else None
 
 
+def original(settings: Pretrained) -> Pretrained:
+    """Return a network with the weights that the model folder it was taken from began with; as it is without one."""
+    before = settings
+    while folder := folder_behind(before):
+        before = Pretrained.model_validate(read_facts(folder)["encoder"])
+    return settings.model_copy(
+        update={name: getattr(before, name) for name in ("weights", "weights_sha256", "vectors")}
+    )
+
+
 def open_encoder(settings: Pretrained, *, limits: Limits = LIMITS) -> Encoder:
     """Open a pretrained network by its name: `efficientnet-lite0`, `timm:resnet50.a1_in1k`, `minilm`, ..."""
     source = settings.name.partition(":")[0]

@@ -22,7 +22,7 @@ from headstart.core.types import Score
 from headstart.data import TableDataset, open_dataset
 from headstart.data.audit import refuse_grave
 from headstart.evaluation import paired_gain
-from headstart.model import FACTS, Model, folder_sha256, load_model
+from headstart.model import FACTS, Model, folder_sha256, load_model, original
 from headstart.pipeline import execute
 from headstart.pipeline.origin import Step, name_of, origin_of, unused
 from headstart.planning import Opened
@@ -99,8 +99,11 @@ def scratch_plan(plan: Plan, num_items: int, *, modality: str) -> Plan:
 
 def alone_plan(plan: Plan) -> Plan:
     """Return a link's plan without the chain: the same data and method, from the pretrained weights."""
-    first = plan.extraction.model_copy(update={"start": None}) if plan.extraction else None
-    return plan.model_copy(update={"start": first, "retention": None})
+    network = original(plan.encoder) if isinstance(plan.links()[0], Saved) else plan.encoder
+    first = (
+        plan.extraction.model_copy(update={"start": None, "encoder": network}) if plan.extraction else None
+    )
+    return plan.model_copy(update={"start": first, "retention": None, "encoder": network})
 
 
 def _alone(opened: Opened, context: Context, *, strict: bool) -> Path:

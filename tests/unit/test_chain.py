@@ -19,6 +19,7 @@ from sentence_parts import texts
 
 from headstart import api
 from headstart.chaining.run import Chained
+from headstart.chaining.wishes import read_links
 from headstart.core.errors import DataError, ModelFolderError, PlanError
 from headstart.core.lineage import is_noncommercial
 from headstart.core.plan import Plan, Saved
@@ -27,6 +28,7 @@ from headstart.encoders.tiny import open_tiny_cnn
 from headstart.heads import LinearHead, NeighboursHead
 from headstart.model import folder_sha256
 from headstart.pipeline.carried import carry
+from headstart.runs import alone_plan
 from headstart.store import seal
 from headstart.tasks.classification import Classification
 from headstart.train.runtime import Event
@@ -253,6 +255,27 @@ def test_compare_tells_what_the_chain_gave_each_link(whole: tuple[Path, Chained]
     assert lineage.links[0].gain is None
     assert all(link.gain is not None for link in lineage.links[1:])
     assert lineage.links[-1].gain == done.last.baseline.difference
+
+
+def test_compare_leaves_out_the_folder_that_a_chain_begins_with(
+    tmp_path: Path, whole: tuple[Path, Chained], places: dict[str, Path]
+):
+    (link,) = api.open_chain(from_folder(folder_of(tmp_path, whole), places), machine=machine(tmp_path))
+    alone = alone_plan(link.opened.plan)
+    assert alone.earlier is None
+    assert alone.encoder.weights == "pretrained"
+    first = json.loads((whole[0] / "out" / "plain" / "headstart.json").read_text())["encoder"]
+    assert alone.encoder.weights_sha256 == first["weights_sha256"] != link.opened.plan.encoder.weights_sha256
+
+
+def test_test_items_that_an_earlier_link_has_learnt_from_are_told(tmp_path: Path):
+    few, more = digit_folder(tmp_path / "few", 20), digit_folder(tmp_path / "more", 30)
+    done = chained(two({"plain": few, "inverted": more}), tmp_path)
+    (found,) = done.last.audit.by_code("leak-earlier-link")
+    assert found.severity == "warning" and "by the link 'few'" in found.message
+    test = {item.id for item in done.last.predictions}
+    assert found.items and test.issuperset(found.items)
+    assert not done.results["few"].audit.by_code("leak-earlier-link")
 
 
 # -- heads by name -------------------------------------------------------------------------------------------------
@@ -521,6 +544,21 @@ def test_retention_without_anything_to_keep_is_refused(
             places["plain"], encoder="tiny-cnn", settings={**QUICK, **settings}, output=tmp_path / "m",
             machine=machine(tmp_path),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["extract", "fewshot"])
+def test_what_does_not_fine_tune_cannot_be_guarded(tmp_path: Path, places: dict[str, Path], method: str):
+    settings = {"extract.heads": ["ridge"], "retention.floor": 0.9}
+    with pytest.raises(PlanError, match=f"its method is {method}"):
+        chained(two(places, method=method, settings=settings), tmp_path)
+
+
+def test_links_may_be_written_in_any_order_and_named_by_numbers(places: dict[str, Path], tmp_path: Path):
+    wishes = read_links([
+        {"name": 2023, "from": 2022, "data": str(places["inverted"])},
+        {"name": 2022, "data": str(places["plain"]), "encoder": "tiny-cnn"},
+    ])  # fmt: skip
+    assert [(wish.name, wish.start) for wish in wishes] == [("2022", None), ("2023", "2022")]
 
 
 def test_low_rank_updates_and_guards_are_refused_together(tmp_path: Path, places: dict[str, Path]):

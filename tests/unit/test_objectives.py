@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from headstart.core.errors import PlanError
 from headstart.core.settings import Pretrain, Pretrained
+from headstart.methods.collapse import neighbour_accuracy, rank_of
 from headstart.methods.objectives._decoder import waves
 from headstart.methods.objectives._pixels import patch_loss, patches_of, pictures_of
 from headstart.methods.objectives.causal_language import CausalLanguage, next_tokens
@@ -22,7 +23,7 @@ from headstart.methods.objectives.mae import Mae, visible_places
 from headstart.methods.objectives.masked_language import MaskedLanguage
 from headstart.methods.objectives.simmim import SimMim
 from headstart.methods.objectives.spark import Spark, at, sparse
-from headstart.methods.pretrain import choose_objective, neighbour_accuracy, rank_of
+from headstart.methods.pretrain import choose_objective
 from headstart.modalities.hiding import IGNORED, choose_blocks, enlarged
 from headstart.model import open_encoder
 

@@ -19,11 +19,12 @@ from headstart.core.errors import DataError, HeadstartError, Interrupted, ModelF
 from headstart.core.settings import Pretrain, Pretrained
 from headstart.core.types import Score
 from headstart.data import from_memory
+from headstart.methods.collapse import Watched, alarm
 from headstart.methods.pretrain import Pretrained as Done
-from headstart.methods.pretrain import Watched, _alarm, pretrain
+from headstart.methods.pretrain import pretrain
 from headstart.model import open_encoder, open_folder
 from headstart.pretraining import Outcome
-from headstart.pretraining.pilot import answer_of
+from headstart.pretraining.pilot import answer_of, divided
 from headstart.train.runtime import Event, ignore
 
 QUICK = {"pretrain.epochs": 2}
@@ -110,10 +111,10 @@ def test_labels_are_watched_and_change_nothing(tmp_path: Path) -> None:
 
 def test_a_collapse_is_told() -> None:
     row = {"rank": 1.2, "neighbours": 0.3}
-    notes = _alarm(Watched(20.0, 0.9), [row], is_pretrained=True)
+    notes = alarm(Watched(20.0, 0.9), [row], is_pretrained=True)
     assert "collapsed" in notes[0]
     assert "lost" in notes[1]
-    assert not _alarm(Watched(20.0, 0.9), [{"rank": 15.0, "neighbours": 0.9}], is_pretrained=True)
+    assert not alarm(Watched(20.0, 0.9), [{"rank": 15.0, "neighbours": 0.9}], is_pretrained=True)
 
 
 def test_more_groups_than_there_are_is_refused(tmp_path: Path) -> None:
@@ -297,6 +298,44 @@ def test_a_pilot_says_with_an_interval_whether_the_long_run_is_worth_it(tmp_path
     assert found.folder is not None
     assert "Pilot" in (found.folder / "report.html").read_text(encoding="utf-8")
     assert Outcome.from_json(found.to_json()) == found
+
+
+def test_a_pilot_does_not_learn_from_what_it_tests_on(tmp_path: Path) -> None:
+    data = digit_folder(tmp_path / "data", 20)
+    opened = api.open_plan(
+        str(data), encoder="tiny-cnn", settings={"split.test": 0.3}, machine=machine(tmp_path)
+    )
+    pilot = divided(opened, threads=1)
+    assert pilot.dataset.splits.count("test") == 18
+    assert pilot.plan.fingerprint == pilot.dataset.fingerprint != opened.plan.fingerprint
+    settings = {"pretrain.epochs": 20, "extract.heads": ["ridge"], "finetune.epochs": 1, "split.test": 0.3}
+    found = pretrained(str(data), tmp_path, pilot=True, settings=settings)
+    assert found.num_trained + found.num_held_out == 60 - 18
+    assert found.verdict is not None and found.verdict.gain.n == 3 * 18
+
+
+def test_a_pilot_of_too_few_labels_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    data = digit_folder(tmp_path / "data", 1)
+    with pytest.raises(DataError, match="split would be empty"):
+        pretrained(str(data), tmp_path, pilot=True)
+    assert not (tmp_path / "store" / "checkpoints-v1").exists()
+
+
+def test_a_pilot_leaves_the_long_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = digit_folder(tmp_path / "data", 20)
+    monkeypatch.chdir(tmp_path)
+    places = {"encoder": "tiny-cnn", "machine": machine(tmp_path)}
+    long = api.pretrain(str(data), settings=QUICK, **places)
+    short = api.pretrain(
+        str(data), pilot=True, settings={**QUICK, "extract.heads": ["ridge"], "finetune.epochs": 1}, **places
+    )
+    assert (long.folder, short.folder) == (Path("pretrained/data"), Path("pretrained/data-pilot"))
+
+
+@pytest.mark.parametrize("setting", ["retention.floor", "finetune.epochs"])
+def test_settings_that_play_no_part_are_refused(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(PlanError, match="plays no part here"):
+        pretrained(str(digit_folder(tmp_path / "data")), tmp_path, settings={setting: 1})
 
 
 def test_an_interval_decides_the_answer_of_a_pilot() -> None:

@@ -62,11 +62,17 @@ def pretrain(
     given = sections(settings or {})
     source = parse(Source, {"uri": uri_of(data), **given.pop("data", {})}, what="--set data.*")
     asked = parse(Pretrain, given.pop("pretrain", {}), what="--set pretrain.*")
+    known = ("encoder", "seed", *(("extract", "finetune", "split") if pilot else ()))
+    refuse_left(
+        {name: value for name, value in given.items() if name not in known},
+        expected="data.*, encoder.*, pretrain.*, seed; with --pilot extract.*, finetune.* and split.* too",
+    )
     dataset = opened_data(data, source, needs_label=False)
     context = context_of(machine or read_machine(), 0, progress)
     method = "finetune" if pilot else "extract"
     opened = proposed(dataset, source, encoder=encoder, method=method, given=given, context=context)
-    folder = output or Path("pretrained") / (Path(source.uri).stem or "arrays")
+    title = f"{Path(source.uri).stem or 'arrays'}{'-pilot' if pilot else ''}"
+    folder = output or Path("pretrained") / title
     return pretrained(Request(opened, asked, pilot), replace(context, seed=opened.plan.seed), output=folder)
 
 

@@ -13,6 +13,7 @@ from headstart.core.plan import Plan, Saved
 from headstart.core.settings import Extract, Pretrained, Source
 from headstart.data import TableDataset, open_dataset
 from headstart.model import OWN_FILES, WEIGHTS, folder_sha256, open_folder
+from headstart.pipeline.origin import require_guardable
 from headstart.planning import Opened, proposed, sections
 from headstart.train.runtime import Context
 
@@ -57,6 +58,7 @@ def planned(
         opened = _given(wish, start, data) if wish.plan else _made(wish, start, done, open_data, context)
         data[opened.dataset.fingerprint] = opened.dataset
         plan = opened.plan.model_copy(update={"name": wish.name})
+        require_guardable(plan)
         done[wish.name] = Planned(wish.name, Opened(plan, opened.dataset, opened.encoder, None, data))
     return tuple(done.values())
 

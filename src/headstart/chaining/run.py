@@ -16,8 +16,9 @@ from headstart.core.plan import Plan, Saved
 from headstart.core.types import Score
 from headstart.model import open_folder
 from headstart.pipeline.meter import measured
-from headstart.pipeline.origin import earlier_task
+from headstart.pipeline.origin import earlier_task, name_of
 from headstart.result import Result
+from headstart.runs import VERSION as RUN_VERSION
 from headstart.runs import finished, steps_of, stored
 from headstart.store import atomic_write
 from headstart.train.runtime import Context, Event
@@ -92,7 +93,8 @@ def on_test_items(last: Planned, context: Context, *, strict: bool = False) -> t
     plan = last.opened.plan
     if plan.earlier is None:
         return ()
-    key = digest("chain tested", VERSION, plan.key)
+    names = [name_of(link) for link in plan.links() if isinstance(link, Plan)]
+    key = digest("chain tested", VERSION, RUN_VERSION, plan.key, names)
 
     def write(folder: Path) -> None:
         inner = replace(context, seed=plan.seed)

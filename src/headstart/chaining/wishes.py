@@ -84,6 +84,8 @@ def read_links(links: Sequence[Any], *, encoder: str | None = None) -> tuple[Wis
         wish = _read(link, place, wishes)
         before = wishes[-1].name if wishes else None
         is_open = wish.start is None and (wish.plan is None or wish.plan.earlier is None)
+        # One that a link above starts from is the first of them, in whatever order they are written.
+        is_open = is_open and all(one.start != wish.name for one in wishes)
         wishes.append(replace(wish, start=before) if is_open else wish)
     if encoder and wishes[0].encoder is None and wishes[0].plan is None:
         wishes[0] = replace(wishes[0], encoder=encoder)
@@ -136,7 +138,11 @@ def _read(link: Any, place: int, before: Sequence[Wish]) -> Wish:
             f"the link '{name}' has the unknown method '{method}'{nearest(method, METHODS)}",
             expected=", ".join(METHODS), fix="correct the name",
         )  # fmt: skip
-    return Wish(name, data, values.get("from"), values.get("encoder"), method, settings)
+    start, encoder = (
+        value if value is None or isinstance(value, Path) else str(value)
+        for value in (values.get("from"), values.get("encoder"))
+    )
+    return Wish(name, data, start, None if encoder is None else str(encoder), method, settings)
 
 
 def _flat(settings: Any, place: int) -> dict[str, Any]:
@@ -179,10 +185,11 @@ def _ordered(wishes: Sequence[Wish]) -> tuple[Wish, ...]:
 
 def _beside(wish: Wish, folder: Path) -> Wish:
     """Return a link whose relative places are seen from a folder."""
+    network = folder / Path(wish.encoder or "").expanduser()
     return replace(wish, data=_at(wish.data, folder), settings={
         name: _at(value, folder) if name == "data.answers" and isinstance(value, str) else value
         for name, value in wish.settings.items()
-    }, start=wish.start)  # fmt: skip
+    }, encoder=str(network) if wish.encoder and network.is_dir() else wish.encoder)  # fmt: skip
 
 
 def _at(place: Any, folder: Path) -> Any:

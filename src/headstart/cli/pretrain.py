@@ -41,7 +41,8 @@ def pretrain(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Where the network goes; pretrained/NAME by default."),
+        typer.Option("--output", "-o", metavar="FOLDER",
+            help="Where the network goes; pretrained/NAME by default, pretrained/NAME-pilot with --pilot."),
     ] = None,
     settings: options.Set = None,
     store: options.Store = None,

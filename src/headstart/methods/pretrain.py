@@ -21,12 +21,13 @@ from headstart.core.errors import PlanError
 from headstart.core.registry import resolve
 from headstart.core.types import InputContract, TextContract
 from headstart.features.feed import Feed, training_feed, validation_feed
+from headstart.methods.collapse import Watched, alarm, is_collapsed, probed, watching
 from headstart.methods.objectives import Objective, Seen
 from headstart.train.batches import Batch, Items
 from headstart.train.loop import train
 from headstart.train.optim import ParameterGroup, freeze, parameter_groups
 from headstart.train.position import LoopSettings, Validate, Validation
-from headstart.train.runtime import Context, autocast, channels_last, draw
+from headstart.train.runtime import Context, Event, autocast, channels_last, draw
 from headstart.train.schedule import warmup_cosine
 
 if TYPE_CHECKING:
@@ -43,19 +44,7 @@ RATES, DECAYS = {True: 1e-4, False: 1e-3}, {True: 0.85, False: 1.0}
 """By whether the network starts pretrained."""
 HELD_SHARE, HELD_MOST = 0.05, 256
 """Items that are kept out of training, to see the loss on."""
-EVALUATION_BATCH, NEIGHBOURS, SHOWN = 64, 5, 8
-RANKED = 256
-"""Items by which the rank of the features is watched where there are no labels: more would cost a share of an epoch."""
-COLLAPSED_RANK, COLLAPSED_SHARE = 2.0, 0.1
-"""Features of a rank below either (a number, a share of the rank at the start) say next to nothing of an item."""
-
-
-@dataclass(frozen=True)
-class Watched:
-    """What an epoch is watched by: rank of the features, and accuracy of neighbours (not a number without labels)."""
-
-    rank: float
-    neighbours: float
+EVALUATION_BATCH, SHOWN = 64, 8
 
 
 @dataclass(frozen=True)
@@ -107,7 +96,7 @@ def pretrain(
     views = _views(dataset, encoder, objective, settings, context)
     source = _source(dataset, trained, encoder, views, settings, context)
     exact = validation_feed(dataset, encoder, None, context)
-    watch = _watching(encoder, exact, _probed(labels, len(dataset), settings, context.seed), labels, context)
+    watch = watching(encoder, exact, probed(labels, len(dataset), settings, context.seed), labels, context)
     with freeze(encoder.module, layers[:depth]):
         objective.eval()
         with torch.no_grad():
@@ -118,7 +107,7 @@ def pretrain(
             source=source,
             groups=_groups(objective, layers[depth:], settings, is_pretrained=is_pretrained),
             validate=_validation(
-                objective, views if objective.views > 1 else _one(exact), held_out, watch, context
+                objective, views if objective.views > 1 else _one(exact), held_out, watch, start, context
             ),
             settings=_loop_settings(encoder, name, source, dataset, settings),
             context=context,
@@ -127,11 +116,11 @@ def pretrain(
     seen = _shown(objective, exact, shown, context)
     encoder.module.requires_grad_(True)
     encoder.module.eval()
-    alarm = _alarm(start, done.history, is_pretrained=is_pretrained)
+    notes = (*done.notes, *alarm(start, done.history, is_pretrained=is_pretrained))
     return Pretrained(
         name, done.history, start, done.start.loss, len(trained), len(held_out), source.batch_size, done.steps,
         sum(row["seconds"] for row in done.history), tuple(seen), tuple(int(item) for item in shown),
-        (*done.notes, *alarm),
+        notes,
     )  # fmt: skip
 
 
@@ -296,9 +285,14 @@ def _validation(
     views: _Views,
     held_out: np.ndarray,
     watch: Callable[[Callable[[], None]], Watched],
+    begun: Watched,
     context: Context,
 ) -> Validate:
-    """Return what measures loss on held-out items (the same parts hidden each time), rank and neighbours."""
+    """Return what measures loss on held-out items (the same parts hidden each time), rank and neighbours.
+
+    A collapse is told when it is first seen: the rest of a long run would be for nothing.
+    """
+    told: list[float] = []
 
     def validate(check: Callable[[], None]) -> Validation:
         total = 0.0
@@ -310,86 +304,16 @@ def _validation(
                 loss = objective.loss(placed, draw(context.seed, "hide held out", 0, start))
             total += float(loss) * len(chosen)
         found = watch(check)
+        if not told and found.rank < begun.rank and is_collapsed(found.rank, begun):
+            told.append(found.rank)
+            words = f"the features are collapsing: their rank fell from {begun.rank:.1f} to {found.rank:.1f}"
+            context.progress(Event("pretrain", message=words))
         more = {"rank": found.rank}
         if math.isfinite(found.neighbours):
             more["neighbours"] = found.neighbours
         return Validation(total / len(held_out), found.rank, more)
 
     return validate
-
-
-def _probed(labels: np.ndarray | None, count: int, settings: Pretrain, seed: int) -> np.ndarray:
-    """Return the items by which the features are watched: labelled ones where there are enough of them."""
-    order = draw(seed, "probe", 0, 0).permutation(count)
-    if labels is None or int((labels >= 0).sum()) <= 2 * NEIGHBOURS:
-        return np.sort(order[: min(settings.probe, RANKED)])
-    return np.sort(order[labels[order] >= 0][: settings.probe])
-
-
-def _watching(
-    encoder: Encoder, exact: Feed, items: np.ndarray, labels: np.ndarray | None, context: Context
-) -> Callable[[Callable[[], None]], Watched]:
-    """Return what measures the features of some items as they are now."""
-    network = encoder.network("pooled")
-    known = labels[items] if labels is not None else np.full(len(items), -1)
-    is_known = bool((known >= 0).all()) and len(np.unique(known)) > 1 and len(items) > 2 * NEIGHBOURS
-
-    def watch(check: Callable[[], None]) -> Watched:
-        rows: list[Tensor] = []
-        for start in range(0, len(items), EVALUATION_BATCH):
-            check()
-            inputs = exact.open(items[start : start + EVALUATION_BATCH], 0).to(context.device)
-            rows.append(network(inputs).float().cpu())
-        features = torch.cat(rows)
-        return Watched(rank_of(features), neighbour_accuracy(features, known) if is_known else math.nan)
-
-    return watch
-
-
-def rank_of(features: Tensor) -> float:
-    """Return how many directions features [n, D] really use: the exponential of the entropy of their singular values.
-
-    RankMe (Garrido et al. 2023, arXiv 2210.02885), of features with their mean taken away.
-    """
-    centred = features.double() - features.double().mean(0)
-    values = torch.linalg.svdvals(centred)
-    total = float(values.sum())
-    if total <= 1e-12:
-        return 1.0
-    shares = values / total
-    return float((-(shares * (shares + 1e-12).log()).sum()).exp())
-
-
-def neighbour_accuracy(features: Tensor, labels: np.ndarray) -> float:
-    """Return the share of items [n, D] whose class is that of most of their NEIGHBOURS nearest others, by cosine."""
-    units = nn.functional.normalize(features - features.mean(0), dim=1)
-    likeness = units @ units.t()
-    likeness.fill_diagonal_(-torch.inf)
-    closeness, nearest = likeness.topk(min(NEIGHBOURS, len(labels) - 1), dim=1)
-    classes = torch.from_numpy(labels)[nearest]
-    votes = torch.zeros(len(labels), int(labels.max()) + 1)
-    # A tie goes to the nearer ones.
-    votes.scatter_add_(1, classes, 1 + 0.001 * closeness)
-    return float((votes.argmax(1).numpy() == labels).mean())
-
-
-def _alarm(start: Watched, history: Sequence[Mapping[str, float]], *, is_pretrained: bool) -> tuple[str, ...]:
-    """Say where the features collapsed, or where those of a pretrained network say less of the labels than before."""
-    if not history:
-        return ()
-    notes: list[str] = []
-    last = history[-1]
-    if last["rank"] < max(COLLAPSED_RANK, COLLAPSED_SHARE * start.rank):
-        notes.append(
-            f"the features collapsed: their rank fell from {start.rank:.1f} to {last['rank']:.1f}; lower "
-            "pretrain.learning_rate, or choose another pretrain.objective"
-        )
-    if is_pretrained and "neighbours" in last and last["neighbours"] < start.neighbours - 0.05:
-        notes.append(
-            f"the labels of neighbours agree less than at the start ({last['neighbours']:.0%} instead of "
-            f"{start.neighbours:.0%}): what was learnt before may have been lost"
-        )
-    return tuple(notes)
 
 
 def _shown(objective: Any, exact: Feed, items: np.ndarray, context: Context) -> list[Seen]:

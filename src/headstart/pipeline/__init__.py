@@ -21,7 +21,7 @@ from headstart.pipeline.course import Course, Ledger
 from headstart.pipeline.few import learn_few
 from headstart.pipeline.gathering import gather, parts_of
 from headstart.pipeline.heads import extract_heads
-from headstart.pipeline.material import Material, with_suspects
+from headstart.pipeline.material import Material, with_learnt, with_suspects
 from headstart.pipeline.origin import Origin, inherited, lineage_behind, lineage_of, require_origin
 from headstart.pipeline.tuning import Ground, tune
 from headstart.result import Predicted, Result
@@ -101,6 +101,8 @@ def begin(
         _check_weights(plan, encoder)
     extraction, tuning = parts_of(plan)
     task, form, material = gather(plan, dataset, encoder, extraction, ledger, strict=strict)
+    if origin:
+        material = with_learnt(material, origin.learnt)
     lineage = tuple(link.model_dump(mode="json") for link in plan.chain())
     before = origin.lineage if origin else inherited(plan)
     model = Model(encoder, task, None, plan.encoder, lineage=(*before, *lineage))

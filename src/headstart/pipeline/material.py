@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -116,6 +116,25 @@ def clusters(groups: Sequence[str], ties: Sequence[tuple[int, int]]) -> list[str
         if first != second:
             leader[second] = first
     return [root(item) for item in name]
+
+
+def with_learnt(material: Material, learnt: Mapping[str, Collection[str]]) -> Material:
+    """Warn of test items that earlier links have learnt from: the hashes of their training items by name."""
+    rows = material.rows("test")
+    hashes = material.dataset.item_hashes(rows)
+    findings: list[Finding] = []
+    for name, known in learnt.items():
+        found = [row for row, one in zip(rows, hashes, strict=True) if one in known]
+        if found:
+            findings.append(Finding(
+                "leak-earlier-link", "warning",
+                f"{len(found)} of the {len(rows)} test items were learnt from, with their labels, by the link "
+                f"'{name}': the scores here may be too good",
+                "give every item one split for the whole chain: a split column, or folders train and test",
+                tuple(material.dataset.ids[row] for row in found),
+            ))  # fmt: skip
+    found = replace(material.audit, findings=(*material.audit.findings, *findings))
+    return replace(material, audit=found)
 
 
 def with_suspects(material: Material, suspects: Sequence[int]) -> Material:

@@ -14,7 +14,7 @@ from headstart.core.hashing import plain
 from headstart.core.lineage import Kept, Lineage, Link
 from headstart.core.plan import Plan
 from headstart.core.protocols import Encoder
-from headstart.core.settings import FewShot, Retention
+from headstart.core.settings import FewShot, FineTune, Retention
 from headstart.core.types import EncoderSpec, SplitName
 from headstart.data import TableDataset
 from headstart.model import Model, folder_behind, open_encoder, open_folder, read_facts
@@ -40,6 +40,11 @@ class Origin:
     links: tuple[Link, ...]
     lineage: tuple[Mapping[str, Any], ...] = ()
 
+    @property
+    def learnt(self) -> dict[str, frozenset[str]]:
+        """The hashes of the items that each earlier link has learnt from, by its name."""
+        return {one.name: frozenset(one.training.item_hashes()) for one in self.tasks if one.training}
+
 
 @dataclass(frozen=True)
 class Step:
@@ -56,8 +61,20 @@ class Step:
     """It was named as a folder, not run here: what it says of its own chain counts."""
 
 
+def require_guardable(plan: Plan) -> None:
+    """Refuse guards and a floor where no fine-tuning is: they act in its loss, and on the way that weights went."""
+    retention = plan.retention
+    if retention and (retention.guards or retention.floor) and not isinstance(plan.method, FineTune):
+        raise PlanError(
+            f"retention.* set for the link '{name_of(plan)}', but its method is {plan.method.kind}",
+            expected="the method finetune, which can be guarded",
+            fix="set its method to finetune, or leave retention out",
+        )
+
+
 def require_origin(plan: Plan, origin: Origin | None) -> None:
     """Refuse to run a link without what it continues from, and what cannot serve it."""
+    require_guardable(plan)
     if plan.earlier is not None and origin is None:
         raise PlanError(
             "a link of a chain was to run by itself",

@@ -69,9 +69,10 @@ def tune(model: Model, material: Material, settings: FineTune, ground: Ground, c
         if done.kept == "finetuned":
             held = hold(model, start, (validation, settings), ground.origin, ground.retention, context)
         outputs = model.logits_of(model.encode(validation, context), model.head.form)
-        history, notes = done.history, (*notes, *done.notes, *held.notes)
+        history, notes = done.history, (*notes, *done.notes)
         seconds = sum(row["seconds"] for row in history)
-        title = "fine-tuned" if done.kept == "finetuned" else "linear head that fine-tuning began from"
+        is_tuned = done.kept == "finetuned" and held.alpha != 0
+        title = "fine-tuned" if is_tuned else "linear head that fine-tuning began from"
         rows = [contender(title, model.task, outputs, targets, seconds)]
     if extracted_outputs is not None:
         name = next(candidate.name for candidate in race if candidate.chosen)
@@ -80,10 +81,11 @@ def tune(model: Model, material: Material, settings: FineTune, ground: Ground, c
     if extracted_outputs is not None and best is rows[-1]:
         model.head, outputs = extracted, extracted_outputs
         model.encoder.module.load_state_dict(before)
+        held = Held()
     assert outputs is not None, "either was trained"
     calibrate(model, outputs, targets)
     chosen = tuple(replace(row, chosen=row is best) for row in rows)
-    return Course(chosen, tuple(history), tuple(notes), held.alpha, held.way)
+    return Course(chosen, tuple(history), (*notes, *held.notes), held.alpha, held.way)
 
 
 def _beginning(

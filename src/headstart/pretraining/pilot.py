@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors.numpy import load_file
 
+from headstart.core.registry import resolve
 from headstart.core.settings import Pretrain
+from headstart.data.audit import audit, inspect
 from headstart.evaluation import paired_gain
 from headstart.model import OWN_FILES, WEIGHTS, open_encoder
+from headstart.pipeline.material import drawn
 from headstart.planning import Opened
 from headstart.pretraining.outcome import Verdict
 from headstart.runs import TEST, finished
@@ -26,14 +29,33 @@ if TYPE_CHECKING:
 SEEDS = 3
 
 
+def divided(opened: Opened, *, threads: int) -> Opened:
+    """Give every item its split before anything is learnt: what is tested on is not pretrained on.
+
+    DataError where the labels are too few for a split.
+    """
+    plan, dataset = opened.plan, opened.dataset
+    facts, failures = inspect(dataset, settings=plan.data, threads=threads)
+    found = audit(dataset, facts, failures, settings=plan.data)
+    kept = drawn(dataset, found, resolve("task", plan.task)(plan.labels), plan.split, seed=plan.seed)
+    split_of = dict(zip(kept.ids, kept.splits, strict=True))
+    whole = dataset.with_splits([split_of.get(name, "train") for name in dataset.ids])
+    fixed = {"split": plan.split.model_copy(update={"respect": True}), "fingerprint": whole.fingerprint}
+    start = plan.extraction.model_copy(update=fixed) if plan.extraction else plan.start
+    return replace(opened, dataset=whole, plan=plan.model_copy(update={**fixed, "start": start}))
+
+
 def piloted(opened: Opened, folder: Path, context: Context, wanted: Pretrain, short: Pretrain) -> Verdict:
     """Fine-tune from the network as it was and as the pilot left it, with the plan's own settings, several seeds each.
 
-    The gain is paired: the same test items, split and seed.
+    The gain is paired: the same test items and seed; groups of items (patients, videos) are drawn as wholes.
     """
+    group_of = {
+        name: group or name for name, group in zip(opened.dataset.ids, opened.dataset.groups, strict=True)
+    }
     scores: dict[str, list[float]] = {"with": [], "without": []}
     gains: list[np.ndarray] = []
-    items: list[str] = []
+    groups: list[str] = []
     measure = ""
     with tempfile.TemporaryDirectory() as scratch:
         for seed in range(SEEDS):
@@ -54,9 +76,9 @@ def piloted(opened: Opened, folder: Path, context: Context, wanted: Pretrain, sh
                 measure, found[arm] = result.evaluation.primary.name, _quality(target, result)
             both = [name for name in found["with"] if name in found["without"]]
             gains.append(np.array([found["with"][name] - found["without"][name] for name in both]))
-            items += both
+            groups += [group_of[name] for name in both]
     # An item that is tested with several seeds counts as one.
-    gain = paired_gain(np.concatenate(gains), name=f"{measure}_difference", groups=items)
+    gain = paired_gain(np.concatenate(gains), name=f"{measure}_difference", groups=groups)
     return Verdict(
         answer_of(gain), gain, float(np.mean(scores["with"])), float(np.mean(scores["without"])), measure, SEEDS,
         short.epochs, wanted.epochs,

@@ -11,14 +11,15 @@ import numpy as np
 
 from headstart.core.errors import PlanError
 from headstart.core.hashing import digest
+from headstart.core.registry import resolve
 from headstart.core.settings import Pretrain, Pretrained
 from headstart.methods.pretrain import VERSION as METHOD_VERSION
-from headstart.methods.pretrain import pretrain
-from headstart.model import FACTS, open_encoder, read_facts
+from headstart.methods.pretrain import choose_objective, pretrain
+from headstart.model import folder_behind, open_encoder, read_facts
 from headstart.pretraining.items import Usable, class_ids, usable
 from headstart.pretraining.outcome import Outcome
 from headstart.pretraining.page import render
-from headstart.pretraining.pilot import piloted
+from headstart.pretraining.pilot import divided, piloted
 from headstart.pretraining.saved import OUTCOME, PAGE, save
 from headstart.runs import publish, refuse_foreign
 from headstart.store import drop_folder
@@ -70,6 +71,8 @@ def kept(request: Request, context: Context) -> tuple[Path, bool]:
     opened = request.opened
     if request.pilot:
         _require_labels(opened.dataset)
+        opened = divided(opened, threads=context.threads)
+        request = replace(request, opened=opened)
     found = usable(opened.dataset, opened.plan.data, threads=context.threads)
     settings = _short(request.settings) if request.pilot else request.settings
     key = key_of(opened, found, settings, context.seed, planned=request.settings if request.pilot else None)
@@ -91,13 +94,15 @@ def key_of(
 ) -> str:
     """Return the key: the items, the network and the settings; `planned` are those of the long run of a pilot."""
     plan = opened.plan
-    network = (plan.encoder.name, plan.encoder.weights_sha256, plan.encoder.files_sha256)
+    asked = plan.encoder
+    network = (asked.name, asked.weights_sha256, asked.files_sha256, asked.arguments)
     assert opened.encoder is not None, "the plan was opened with its network"
+    objective = choose_objective(opened.encoder, settings)
     # A pilot trains heads and fine-tunes as the plan says.
     beside = (plan.key, planned) if planned else (plan.data.licence, sorted(found.left_out))
     return digest(
         "pretrain", VERSION, METHOD_VERSION, found.dataset.fingerprint, network, opened.encoder.spec.contract,
-        settings, seed, *beside,
+        (objective, resolve("objective", objective).version), settings, seed, *beside,
     )  # fmt: skip
 
 
@@ -148,10 +153,8 @@ def _require_labels(dataset: TableDataset) -> None:
 
 def _lineage(settings: Pretrained) -> tuple[Mapping[str, Any], ...]:
     """Return the lineage of the folder whose weights these are, where they are of one."""
-    folder = Path(settings.weights).parent
-    if settings.weights in ("pretrained", "random") or not (folder / FACTS).is_file():
-        return ()
-    return tuple(read_facts(folder).get("lineage", ()))
+    folder = folder_behind(settings)
+    return tuple(read_facts(folder).get("lineage", ())) if folder else ()
 
 
 def _licence(own: str, before: tuple[Mapping[str, Any], ...]) -> str:

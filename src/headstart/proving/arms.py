@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from headstart.pipeline import Begun
     from headstart.train.runtime import Context
 
-VERSION = 1
+VERSION = 2
 """Version of an arm's numbers; bump when they move."""
 BUCKET = "proofs-v1"
 TRIED_EPOCHS = 2
@@ -121,7 +121,7 @@ def _learn_selfsupervised(bench: Bench, plan: Plan, budget: Budget, context: Con
 def _pretrained(bench: Bench, settings: Pretrain, context: Context) -> float:
     """Pretrain the bench's network on the training inputs from its own weights; return the seconds that it took."""
     bench.encoder.module.load_state_dict(bench.weights)
-    inputs = bench.dataset.subset(bench.material.rows("train"))
+    inputs = bench.dataset.subset(bench.dataset.indices("train"))  # Those without a label too.
     done = pretrain(bench.encoder, dataset=inputs, settings=settings, context=context, is_pretrained=True)
     return done.seconds
 
