@@ -29,7 +29,7 @@ from headstart.core.settings import FineTune, Source
 from headstart.data import open_dataset
 from headstart.select.expect import expected, reach_of
 from headstart.select.history import History, Traits
-from headstart.select.rank import rank, shared_of
+from headstart.select.rank import rank
 from headstart.select.timing import EXPONENTS, TRAINING_STEP, log_cost
 from headstart.store import Store
 from headstart.train.runtime import Context
@@ -93,11 +93,9 @@ def _ranked(name: str, truth: Sequence[Mapping[str, Any]], store: Store | None) 
 def _recorded(here: Sequence[Mapping[str, Any]], history: History) -> dict[str, dict[str, Any]]:
     """Return what the product's formula says of the probes that were recorded with the truth."""
     runs = history_of(here).runs
-    shared = shared_of([np.array([mark == "1" for mark in row["frozen_right"]], float) for row in here])
-    quality = np.array([run.frozen for run in runs])
-    error = np.array([run.frozen_error for run in runs]) * math.sqrt(1 - shared)
+    quality, error = (np.array([getattr(run, part) for run in runs]) for part in ("frozen", "frozen_error"))
     traits = {run.model: Traits.of(ENTRIES[run.model]) for run in runs}
-    result = expected(traits, quality, error, n_train=runs[0].n_train, history=history)
+    result = expected(traits, quality, error, history=history)
     reach = reach_of(history)
     rows: dict[str, dict[str, Any]] = {}
     for place, (run, row) in enumerate(zip(runs, here, strict=True)):

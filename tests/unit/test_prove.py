@@ -18,6 +18,7 @@ from sentence_parts import texts
 from headstart import api
 from headstart.core.errors import DataError, Interrupted, PlanError
 from headstart.proving import arms
+from headstart.proving.conclude import FAIR
 from headstart.proving.outcome import Budget, Proof
 from headstart.proving.page import DATA, PAGE, render
 from headstart.proving.schedule import END_SECONDS, LEAST_SEEDS, MARGIN, Costs, Pace, Wish, scheduled
@@ -76,8 +77,11 @@ def test_the_verdict_follows_the_interval(whole: tuple[Path, Path, Proof]):
     proof = whole[2]
     assert proof.deciding
     score = proof.deciding.score
-    wanted = "worth it" if score.low > 0 else "not worth it" if score.high < 0 else "undecided"
-    assert proof.verdict == wanted
+    seconds = {arm.name: arm.seconds for arm in proof.arms}
+    is_fair = seconds["scratch"] <= FAIR * seconds[proof.deciding.arm]
+    lost = "not worth it" if is_fair else "undecided"
+    assert proof.verdict == ("worth it" if score.low > 0 else lost if score.high < 0 else "undecided")
+    assert is_fair or "times as long" in proof.reason
 
 
 def test_the_frozen_curve_covers_every_budget_and_trained_arms_get_few(whole: tuple[Path, Path, Proof]):
@@ -318,7 +322,7 @@ def test_what_is_scheduled_fits(seconds: float):
 def test_rates_that_are_too_high_are_named_with_what_to_change(tmp_path: Path):
     settings = {"finetune.learning_rate": 2.0, "finetune.train_last": 4, "finetune.layer_decay": 1.0}
     proof = proven(digits(12), tmp_path, settings=settings)
-    assert any("fine-tuning lost to the head that it started from" in line for line in proof.negative)
+    assert any("fine-tuning lost to a frozen network's head" in line for line in proof.negative)
     cause = next(cause for cause in proof.causes if cause.name == "rates too high")
     assert cause.is_likely and "finetune.learning_rate" in cause.change
     assert {"label noise", "domain gap"} <= {cause.name for cause in proof.causes}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from headstart.proving.conclude import _deciding, _verdict
 from headstart.proving.differences import crossed_gain
 from headstart.proving.growth import fit_power_law, growth_of, needed
 from headstart.proving.measures import drift, group_features, linear_cka, statistics_gap
-from headstart.proving.outcome import ArmFound, Budget, Difference, Lap, Point
+from headstart.proving.outcome import ArmFound, Budget, Difference, Growth, Lap, Point
 
 FULL = Budget(1.0, 800, 200)
 
@@ -109,6 +110,19 @@ def law(a: float, b: float, c: float, *, noise: float = 0.0, seeds: int = 5) -> 
     return clean * np.exp(np.random.default_rng(0).normal(0, noise, (seeds, len(SIZES))))
 
 
+def growth(errors: Any, target: float, *, sizes: Any = SIZES, items: int = 0) -> Growth:
+    """Return the growth of an arm with these errors [seeds, budgets], of all items alike or of so many of chance."""
+    arm = arm_of(errors, sizes=sizes)
+    draws = np.random.default_rng(1)
+    answers = [
+        np.array(
+            [draws.random(items) < score if items else np.full(9, score) for score in point.scores], float
+        )
+        for point in arm.points
+    ]
+    return growth_of(arm, target, answers)
+
+
 @pytest.mark.parametrize(("a", "b", "c"), [(0.05, 1.5, 0.5), (0.0, 1.0, 0.3), (0.1, 3.0, 1.0)])
 def test_a_law_without_noise_is_found(a: float, b: float, c: float):
     found = [float(value[0]) for value in fit_power_law(np.array(SIZES, float), law(a, b, c, seeds=1))]
@@ -119,16 +133,24 @@ def test_a_law_without_noise_is_found(a: float, b: float, c: float):
 
 
 def test_it_says_how_many_more_labels_a_score_takes():
-    growth = growth_of(arm_of(law(0.0, 1.0, 0.4, noise=0.02)), 1 - 3000**-0.4)
-    assert growth.labels == pytest.approx(3000, rel=0.3)
-    assert growth.low and growth.high and growth.low < 3000 < growth.high
-    assert growth.words.startswith("about ") and "more labels" in growth.words
+    found = growth(law(0.0, 1.0, 0.4, noise=0.02), 1 - 3000**-0.4)
+    assert found.labels == pytest.approx(3000, rel=0.3)
+    assert found.low and found.high and found.low < 3000 < found.high
+    assert found.words.startswith("about ") and "more labels" in found.words
 
 
 def test_a_score_that_was_reached_says_with_how_many():
-    growth = growth_of(arm_of(law(0.0, 1.0, 0.4, noise=0.02)), 1 - 300**-0.4)
-    assert growth.labels == pytest.approx(300, rel=0.3) and growth.words.startswith("reached with about")
-    assert growth_of(arm_of(law(0.0, 1.0, 0.4)), 0.1).words == "reached with 10 labels or fewer"
+    found = growth(law(0.0, 1.0, 0.4, noise=0.02), 1 - 300**-0.4)
+    assert found.labels == pytest.approx(300, rel=0.3) and found.words.startswith("reached with about")
+    assert growth(law(0.0, 1.0, 0.4), 0.1).words == "reached with 10 labels or fewer"
+
+
+def test_few_test_items_widen_what_is_said_of_labels():
+    errors, target = law(0.0, 1.0, 0.4, noise=0.02), 1 - 2000**-0.4
+    sure, unsure = growth(errors, target), growth(errors, target, items=4000)
+    assert sure.low and sure.high and unsure.low and unsure.high
+    assert unsure.low < sure.low < sure.high < unsure.high
+    assert growth(errors, target, items=50).words.startswith("cannot tell")
 
 
 @pytest.mark.parametrize(
@@ -139,13 +161,13 @@ def test_a_score_that_was_reached_says_with_how_many():
     ],
 )
 def test_it_says_when_it_cannot_tell(errors: np.ndarray, target: float, words: str):
-    growth = growth_of(arm_of(errors), target)
-    assert growth.labels is None and growth.words.startswith("cannot tell") and words in growth.words
+    found = growth(errors, target)
+    assert found.labels is None and found.words.startswith("cannot tell") and words in found.words
 
 
 def test_three_budgets_are_too_few_for_a_law():
-    growth = growth_of(arm_of(law(0, 1, 0.5)[:, :3], sizes=SIZES[:3]), 0.99)
-    assert growth.words.startswith("cannot tell: 3 budgets are too few")
+    found = growth(law(0, 1, 0.5)[:, :3], 0.99, sizes=SIZES[:3])
+    assert found.words.startswith("cannot tell: 3 budgets are too few")
 
 
 # -- verdict -------------------------------------------------------------------------------------------------------
@@ -160,6 +182,10 @@ def test_the_interval_decides(low: float, high: float, verdict: str):
     one = Difference("frozen", "scratch", FULL, 5, Score("difference", (low + high) / 2, low, high, 300))
     assert _verdict(arms, one)[0] == verdict
     assert _verdict(arms, None)[0] == "undecided"
+    longer = [arms[0], replace(arms[1], seconds=4 * arms[0].seconds)]
+    found, reason = _verdict(longer, one)
+    assert found == ("undecided" if verdict == "not worth it" else verdict)
+    assert "from scratch took 4.0 times as long" in reason
 
 
 def test_the_arm_that_is_judged_is_chosen_by_validation():

@@ -10,10 +10,9 @@ import pytest
 from headstart.select.catalog import Entry
 from headstart.select.expect import (
     CONFIDENCE,
+    FAR,
     RIDGE,
-    USUAL_ITEMS,
     USUAL_SPREAD,
-    Gain,
     Reach,
     expected,
     gain_of,
@@ -23,6 +22,7 @@ from headstart.select.expect import (
 )
 from headstart.select.history import History, Run, Traits, read, shipped
 
+ITEMS = 300
 NETWORKS = {f"n{index}": Traits(10.0 + index, 2.0, math.nan, "in1k") for index in range(8)}
 
 
@@ -35,22 +35,17 @@ def _history(num_sets: int, *, gain: float = 0.3, noise: float = 0.01, seed: int
         frozen = draw.uniform(0.6, 0.8) + skill + draw.normal(0, 0.01, len(NETWORKS))
         tuned = frozen + gain * (1 - frozen) + draw.normal(0, noise, len(NETWORKS))
         runs += [
-            Run(name, f"set {data}", float(after), float(before), 0.01, USUAL_ITEMS, 500)
+            Run(name, f"set {data}", float(after), float(before), 0.01, ITEMS, 500)
             for name, before, after in zip(NETWORKS, frozen, tuned, strict=True)
         ]
     return History(tuple(runs), NETWORKS)
 
 
-def test_what_fine_tuning_adds_is_a_share_of_the_gap_to_one() -> None:
-    assert Gain(0.5, 0.0).of(np.array([0.8, 0.6]), USUAL_ITEMS) == pytest.approx([0.9, 0.8])
-    assert Gain(0.0, 0.1).of(np.array([0.5]), round(USUAL_ITEMS * math.e)) == pytest.approx([0.55], abs=1e-3)
-
-
 def test_the_gain_is_learnt_from_runs_and_is_nothing_without_any() -> None:
-    assert gain_of(History()) == Gain()
-    one = History((Run("n0", "a", 0.8, 0.6, 0.0, USUAL_ITEMS),), NETWORKS)
-    assert gain_of(one).level == pytest.approx(0.4 * 0.2 / (0.4**2 + RIDGE))
-    assert gain_of(_history(12)).level == pytest.approx(0.3, abs=0.03)
+    assert gain_of(History()) == 0
+    one = History((Run("n0", "a", 0.8, 0.6, 0.0, ITEMS),), NETWORKS)
+    assert gain_of(one) == pytest.approx(0.4 * 0.2 / (0.4**2 + RIDGE))
+    assert gain_of(_history(12)) == pytest.approx(0.3, abs=0.03)
 
 
 def test_the_usual_spread_is_that_of_networks_on_recorded_data() -> None:
@@ -62,7 +57,7 @@ def test_the_usual_spread_is_that_of_networks_on_recorded_data() -> None:
 def test_networks_that_were_not_probed_are_placed_by_their_prior() -> None:
     history = _history(8)
     quality = np.array([0.7] * 7 + [np.nan])
-    found = expected(NETWORKS, quality, np.full(8, 0.01), n_train=300, history=history)
+    found = expected(NETWORKS, quality, np.full(8, 0.01), history=history)
     assert np.isfinite(found.quality).all()
     assert found.posterior.prior_share[-1] == 1.0
     assert (np.sign(found.quality[-1] - found.quality[:-1].mean()) == np.sign(found.known.mean[-1])) or abs(
@@ -76,9 +71,7 @@ def test_what_nobody_measured_is_never_expected_to_be_perfect() -> None:
         "far": Traits(500, 90, 88, ""),
         "farther": Traits(5000, 900, 95, ""),
     }
-    found = expected(
-        traits, np.array([0.95, np.nan, np.nan]), np.full(3, 0.01), n_train=300, history=History()
-    )
+    found = expected(traits, np.array([0.95, np.nan, np.nan]), np.full(3, 0.01), history=History())
     assert found.quality[0] == pytest.approx(0.95)
     assert 0.95 < found.quality[1] < found.quality[2] < 1
 
@@ -87,7 +80,7 @@ def test_without_a_probe_or_a_history_the_order_is_still_that_of_the_prior() -> 
     traits = {
         name: Traits(size, size, math.nan, "") for name, size in (("a", 1.0), ("b", 10.0), ("c", 100.0))
     }
-    found = expected(traits, np.full(3, np.nan), np.full(3, np.nan), n_train=10, history=History())
+    found = expected(traits, np.full(3, np.nan), np.full(3, np.nan), history=History())
     assert found.quality.tolist() == sorted(found.quality.tolist())
 
 
@@ -118,6 +111,21 @@ def test_intervals_cover_what_they_promise_on_new_data_sets() -> None:
         if run.data not in names
     ]
     assert CONFIDENCE - 0.07 < np.mean(inside) < CONFIDENCE + 0.07
+
+
+def test_runs_say_nothing_of_far_more_or_fewer_items_than_theirs() -> None:
+    reach = reach_of(_history(4))
+    assert reach is not None and reach.items == (ITEMS, ITEMS)
+    assert reach.covers(ITEMS) and reach.covers(FAR * ITEMS) and reach.covers(ITEMS // FAR)
+    assert not reach.covers(FAR * ITEMS + 1) and not reach.covers(ITEMS // FAR - 1)
+
+
+def test_perfect_probes_promise_no_more_than_perfection() -> None:
+    quality = np.linspace(0.99, 1.0, 8)
+    found = expected(NETWORKS, quality, np.full(8, 0.01), history=_history(8))
+    assert found.quality.max() <= 1
+    around = Reach(0.5, 0.6, 100, 10).around(1.0, 7)
+    assert around.low <= around.value <= around.high == 1
 
 
 def test_too_little_history_gives_no_interval() -> None:

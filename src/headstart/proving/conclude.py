@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 TUNED_OVER_FROZEN = ("finetune", "frozen")
 FURTHER_OVER_TUNED = (SELF_SUPERVISED, "finetune")
+FAIR = 1.1
+"""Training from scratch that took more than so many times as long as what it beat has proven nothing against it."""
 
 
 def _pairs() -> list[tuple[str, str]]:
@@ -55,16 +57,17 @@ def concluded(
     full = [one for one in differences if one.budget == budgets[-1]]
     deciding = _deciding(arms, full)
     verdict, reason = _verdict(arms, deciding)
-    negative = _negative(full, done, budgets[-1])
+    negative = _negative(arms, full, done, budgets[-1])
     causes = ()
     if negative:
         runs = {name: done.scored.get((name, budgets[-1].n), []) for name in ARMS}
         lost = any(
             (one.arm, one.against) == TUNED_OVER_FROZEN for one in full if one.score.high < 0
-        ) or _kept_start(runs)
+        ) or _kept_heads(runs)
         causes = causes_of(bench, runs, epochs=schedule.finetune_epochs, lost_to_frozen=lost)
     trained = [arm for arm in arms if ARMS[arm.name].trains]
     targets = _targets(arms, question.target)
+    groups = [bench.dataset.groups[row] for row in bench.material.rows("test")]
     return Proof(
         title=question.title, task=bench.task.name, modality=bench.dataset.modality,
         encoder=bench.tuning.encoder.name, quality=bench.task.quality_name,
@@ -73,8 +76,8 @@ def concluded(
         minutes=question.minutes, seconds=bench.encode_seconds + done.seconds(*ARMS), verdict=verdict, reason=reason,
         arms=arms, differences=differences, deciding=deciding,
         reached=tuple(_reached(arm, target) for target in targets for arm in arms),
-        growth=tuple(growth_of(arm, target, seed=bench.context.seed) for arm in arms for target in targets
-                     if len(arm.points) > 2),
+        growth=tuple(growth_of(arm, target, _answers(arm, done), groups=groups, seed=bench.context.seed)
+                     for arm in arms for target in _asked(arms, question.target) if len(arm.points) > 2),
         negative=negative, causes=causes, cuts=schedule.cuts, notes=_notes(bench, arms, done),
         least_minutes=schedule.least_minutes,
     )  # fmt: skip
@@ -104,6 +107,11 @@ def _arm(bench: Bench, name: str, budgets: Sequence[Budget], done: Done) -> ArmF
         validation=validation, epochs=max(one.epochs for one in runs), course=course,
         kept=counted([one.chosen for one in runs]),
     )  # fmt: skip
+
+
+def _answers(arm: ArmFound, done: Done) -> list[np.ndarray]:
+    """Return for each of an arm's budgets how well each seed's model answers each test item, [S, N]."""
+    return [np.stack(done.quality[arm.name, point.budget.n]) for point in arm.points]
 
 
 def _point(runs: Sequence[Scored]) -> Point:
@@ -155,39 +163,53 @@ def _verdict(arms: Sequence[ArmFound], deciding: Difference | None) -> tuple[Ver
             "training from scratch was cut or failed, so there is nothing to compare the transfer with",
         )
     title = next(arm.title for arm in arms if arm.name == deciding.arm)
-    seeds = f"{deciding.num_seeds} seeds, at an equal cost"
+    longer = _longer(arms, deciding.arm)
+    cost = (
+        "at an equal cost" if 1 / FAIR <= longer <= FAIR else f"from scratch took {longer:.1f} times as long"
+    )
+    seeds = f"{deciding.num_seeds} seeds, {cost}"
     if deciding.score.low > 0:
         return "worth it", f"{title} answers the same test items better than training from scratch ({seeds})"
     if deciding.score.high < 0:
+        better = f"training from scratch answers the same test items better than {title} ({seeds})"
         return (
-            "not worth it",
-            f"training from scratch answers the same test items better than {title} ({seeds})",
+            ("not worth it", better)
+            if longer <= FAIR
+            else ("undecided", f"{better}: at an equal cost it may not")
         )
     return (
         "undecided",
-        f"{title} and training from scratch may be equally good: more test items would tell ({seeds})",
+        f"{title} and training from scratch may be equally good: more test items, or seeds, would tell ({seeds})",
     )
 
 
-def _kept_start(runs: Mapping[str, Sequence[Scored]]) -> bool:
-    """Tell whether fine-tuning lost to its own start, on validation items, with most seeds."""
+def _longer(arms: Sequence[ArmFound], name: str) -> float:
+    """Return how many times as long as an arm training from scratch took."""
+    seconds = {arm.name: arm.seconds for arm in arms}
+    return seconds["scratch"] / max(seconds[name], 1e-9)
+
+
+def _kept_heads(runs: Mapping[str, Sequence[Scored]]) -> bool:
+    """Tell whether fine-tuning lost to a frozen network's head, on validation items, with most seeds."""
     tuned = runs.get("finetune", [])
     return bool(tuned) and 2 * sum(not one.is_tuned for one in tuned) > len(tuned)
 
 
-def _negative(full: Sequence[Difference], done: Done, budget: Budget) -> tuple[str, ...]:
-    """Name every transfer that made things worse."""
+def _negative(
+    arms: Sequence[ArmFound], full: Sequence[Difference], done: Done, budget: Budget
+) -> tuple[str, ...]:
+    """Name every transfer that made things worse, at no less cost than it had itself."""
     lost = [
         f"{ARMS[one.arm].title} is worse than {ARMS[one.against].title} on the same test items"
         for one in full
-        if one.score.high < 0
+        if one.score.high < 0 and (one.against != "scratch" or _longer(arms, one.arm) <= FAIR)
     ]
     runs = {"finetune": done.scored.get(("finetune", budget.n), [])}
-    if _kept_start(runs):
-        count = sum(not one.is_tuned for one in runs["finetune"])
+    if _kept_heads(runs):
+        kept = [one.chosen for one in runs["finetune"] if not one.is_tuned]
         lost.append(
-            f"fine-tuning lost to the head that it started from on validation items with {count} of "
-            f"{len(runs['finetune'])} seeds, and the head was kept"
+            f"fine-tuning lost to a frozen network's head on validation items with {len(kept)} of "
+            f"{len(runs['finetune'])} seeds, and that was kept ({', '.join(dict.fromkeys(kept))})"
         )
     return tuple(lost)
 
@@ -197,6 +219,12 @@ def _targets(arms: Sequence[ArmFound], target: float) -> tuple[float, ...]:
     scratch = next((arm for arm in arms if arm.name == "scratch"), None)
     last = [max(lap.quality for lap in scratch.course)] if scratch and scratch.course else []
     return tuple(dict.fromkeys([*last, target]))
+
+
+def _asked(arms: Sequence[ArmFound], target: float) -> tuple[float, ...]:
+    """Return the test scores whose labels are asked for: that of training from scratch, and the chosen one."""
+    scratch = [arm.final.value for arm in arms if arm.name == "scratch"]
+    return tuple(dict.fromkeys([*scratch, target]))
 
 
 def _reached(arm: ArmFound, target: float) -> Reached:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from headstart.evaluation.metrics import blocks_of, draw_weights
 from headstart.proving.outcome import ArmFound, Growth
 from headstart.report.words import count
 
@@ -58,18 +60,27 @@ def needed(a: np.ndarray, b: np.ndarray, c: np.ndarray, error: float) -> np.ndar
         )
 
 
-def growth_of(arm: ArmFound, target: float, *, seed: int = 0) -> Growth:
-    """Return an arm's law and the labels that `target` takes, with the interval over seeds drawn again."""
+def growth_of(
+    arm: ArmFound,
+    target: float,
+    quality: Sequence[np.ndarray],
+    *,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Growth:
+    """Return an arm's law and the labels that `target` takes, with the interval over seeds and test items drawn again.
+
+    `quality` has for each budget an array [S, N]: how well the model of each seed answers each test item.
+    """
     labels = np.array([point.budget.n for point in arm.points], dtype=np.float64)
     if len(labels) < FEWEST_BUDGETS:
         words = (
             f"cannot tell: {count(len(labels), 'budget')} are too few for a law ({FEWEST_BUDGETS} are needed)"
         )
         return Growth(arm.name, target, 0.0, 0.0, 0.0, None, None, None, words)
-    errors = 1 - np.array([point.scores for point in arm.points]).T
-    a, b, c = (float(value[0]) for value in fit_power_law(labels, errors.mean(0)))
-    draws = np.random.default_rng(seed).integers(0, len(errors), (RESAMPLES, len(errors)))
-    laws = fit_power_law(labels, errors[draws].mean(1))
+    errors = 1 - np.array([point.value for point in arm.points])
+    a, b, c = (float(value[0]) for value in fit_power_law(labels, errors))
+    laws = fit_power_law(labels, np.clip(errors + _chance(quality, groups, seed), 0, None))
     spread = needed(*laws, 1 - target)
     low, high = np.quantile(spread, (0.025, 0.975), method="inverted_cdf")
     middle = float(needed(np.array([a]), np.array([b]), np.array([c]), 1 - target)[0])
@@ -78,6 +89,26 @@ def growth_of(arm: ArmFound, target: float, *, seed: int = 0) -> Growth:
     )
     bounds = (middle, float(low), float(high)) if told else (None, None, None)
     return Growth(arm.name, target, a, b, c, *bounds, words)
+
+
+def _chance(quality: Sequence[np.ndarray], groups: Sequence[str] | None, seed: int) -> np.ndarray:
+    """Return by how much errors [R, K] move where seeds and, apart from them, items are drawn again.
+
+    The same items for every seed and budget, as all were scored on the same (Owen 2007, arXiv 0712.1111).
+    """
+    num_seeds = min(len(one) for one in quality)
+    blocks, _ = blocks_of(groups, quality[0].shape[1])
+    draws = np.random.default_rng(seed + 1)
+    rows: list[np.ndarray] = []
+    for weights in draw_weights(blocks, RESAMPLES, seed):
+        width = weights.shape[1]
+        chosen = draws.integers(0, num_seeds, (num_seeds, width))
+        by_seed = [one[:num_seeds] @ weights / weights.sum(0) for one in quality]
+        means = [one[chosen, np.arange(width)].mean(0) for one in by_seed]
+        rows.append(
+            np.stack([one[:num_seeds].mean() - mean for one, mean in zip(quality, means, strict=True)], 1)
+        )
+    return np.concatenate(rows)
 
 
 def _words(

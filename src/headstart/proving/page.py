@@ -77,7 +77,8 @@ def by_labels(proof: Proof) -> Markup:
         steps = [least * (2 * most / least) ** (place / 40) for place in range(41)]
         fitted = tuple((n, 1 - law.floor - law.factor * n**-law.power) for n in steps)
         drawn.append(Line("", f"{law.arm} law", fitted))
-    return lines(drawn, across="labels", up=metrics.metric(proof.quality).title, targets=_targets(proof))
+    asked = tuple(dict.fromkeys(one.target for one in proof.growth)) or _targets(proof)
+    return lines(drawn, across="labels", up=metrics.metric(proof.quality).title, targets=asked)
 
 
 def by_time(proof: Proof) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -91,6 +92,14 @@ def _raced(search: Search, ranking: Ranking, began: float) -> Opened:
     many = resolve("modality", ranking.modality).NOUN[1]
     first = f"{len(ranked):,} candidates were ranked on {ranking.n:,} {many}"
     why = search.standstill(rows)
+    minutes = search.wish.minutes
+    spent = time.perf_counter() - began + END_SECONDS
+    if not why and spent >= 60 * minutes:
+        why = (
+            f"no race: {minutes:g} minutes are too short, ranking took them; the next time it comes from the store, and "
+            f"twice as long may do (--minutes {math.ceil(2 * spent / 60)}); the ranking's pick stays frozen"
+        )
+        return search.unraced(entry, "extract", Selection(entry.name, (first, *ranking.reasons, why), ranked))
     if why:
         reasons = (first, *ranking.reasons, why)
         return search.unraced(entry, search.method, Selection(entry.name, reasons, ranked))

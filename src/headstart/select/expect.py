@@ -17,7 +17,8 @@ CONFIDENCE = 0.9
 """Of every interval here."""
 USUAL_SPREAD = 0.05
 """Standard deviation of frozen qualities over networks before any run is recorded."""
-USUAL_ITEMS = 300
+FAR = 4
+"""Recorded runs say nothing of so many times more, or fewer, training items than theirs."""
 RIDGE = 0.2
 """Shrinks what training adds towards nothing: as much as runs would whose squared gaps to 1 sum up to this."""
 
@@ -30,18 +31,6 @@ class Estimate:
     low: float
     high: float
     n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Gain:
-    """What fine-tuning adds: (1 - q) (level + slope log(n / USUAL_ITEMS)) to a frozen quality q with n items."""
-
-    level: float = 0.0
-    slope: float = 0.0
-
-    def of(self, frozen: np.ndarray, n_train: int) -> np.ndarray:
-        """Return the fine-tuned quality to be expected of frozen ones [M]."""
-        return frozen + (1 - frozen) * (self.level + self.slope * _length(n_train))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +50,22 @@ class Reach:
     above: float
     num_runs: int
     num_sets: int
+    items: tuple[int, int] = (0, 0)
+    """The fewest and the most training items of a recorded run."""
+
+    def covers(self, n_train: int) -> bool:
+        """Tell whether so many training items are near enough to those of the runs for these to say anything."""
+        return self.items[0] <= FAR * n_train and n_train <= FAR * self.items[1]
 
     def around(self, value: float, n: int) -> Estimate:
         """Return an expected quality with its interval."""
         unit = float(_unit(np.array(value)))
-        return Estimate(value, value + self.below * unit, min(1.0, value + self.above * unit), n)
+        low = value + self.below * unit
+        return Estimate(value, min(value, max(0.0, low)), min(1.0, value + self.above * unit), n)
 
 
 def expected(
-    traits: Mapping[str, Traits], quality: np.ndarray, error: np.ndarray, *, n_train: int, history: History
+    traits: Mapping[str, Traits], quality: np.ndarray, error: np.ndarray, *, history: History
 ) -> Expected:
     """Return what each network that `traits` names should come to, in its order.
 
@@ -87,19 +83,20 @@ def expected(
     if probed.any():
         scale = scale_of(known, quality, error, discrepancy=discrepancy, spread=spread)
         shrunk = np.nanmean(quality) + scale * (posterior.mean - known.mean[probed].mean())
-        top = float(shrunk[probed].max())
+        top = min(float(shrunk[probed].max()), float(np.nanmax(quality)))
     else:
         runs = [run.frozen for run in history.runs if math.isfinite(run.frozen)]
         top = float(np.mean(runs)) if runs else 0.0
         shrunk = top + spread * posterior.mean
-    return Expected(gain_of(history).of(_saturated(shrunk, top), n_train), known, posterior)
+    frozen = _saturated(shrunk, top)
+    return Expected(frozen + gain_of(history) * (1 - frozen), known, posterior)
 
 
 def _saturated(quality: np.ndarray, top: float) -> np.ndarray:
     """Return qualities [M], of which those beyond `top`, the best that was measured, near 1 and never reach it."""
-    gap = max(1 - top, 1e-6)
+    gap = max(1 - top, 0.0)
     beyond = np.maximum(quality - top, 0.0)
-    return np.minimum(quality, top) + gap * (1 - np.exp(-beyond / gap))
+    return np.minimum(quality, top) + gap * (1 - np.exp(-beyond / max(gap, 1e-9)))
 
 
 def spread_of(history: History) -> float:
@@ -112,16 +109,15 @@ def spread_of(history: History) -> float:
     return math.sqrt((sum(one**2 for one in spreads) + USUAL_SPREAD**2) / (len(spreads) + 1))
 
 
-def gain_of(history: History) -> Gain:
-    """Return what fine-tuning added in the recorded runs, by ridge regression; nothing without any."""
+def gain_of(history: History) -> float:
+    """Return the share of a frozen quality's gap to 1 that fine-tuning closed in recorded runs, by ridge regression.
+
+    0 without any runs.
+    """
     runs = [run for run in history.runs if math.isfinite(run.frozen)]
-    if not runs:
-        return Gain()
     gap = np.array([1 - run.frozen for run in runs])
-    design = gap[:, None] * np.array([[1.0, _length(run.n_train)] for run in runs])
     added = np.array([run.fine_tuned - run.frozen for run in runs])
-    level, slope = np.linalg.solve(design.T @ design + RIDGE * np.eye(2), design.T @ added)
-    return Gain(float(level), float(slope))
+    return float(gap @ added / (gap @ gap + RIDGE))
 
 
 def residuals(history: History) -> list[tuple[Run, float]]:
@@ -136,7 +132,7 @@ def residuals(history: History) -> list[tuple[Run, float]]:
             np.array([getattr(run, part) for run in here]) for part in ("frozen", "frozen_error")
         )
         others = history.without(name)
-        values = expected(traits, quality, error, n_train=here[0].n_train, history=others).quality
+        values = expected(traits, quality, error, history=others).quality
         found += list(zip(here, values.tolist(), strict=True))
     return found
 
@@ -155,12 +151,8 @@ def reach_of(history: History) -> Reach | None:
         return None
     # Between two runs where the place lies between: whole places promise more than was asked for.
     below, above = np.interp([place - 1, len(off) - place], np.arange(len(off)), off)
-    return Reach(float(below), float(above), len(off), num_sets)
-
-
-def _length(n_train: int) -> float:
-    """Return the log of the number of items over the usual one."""
-    return math.log(max(n_train, 1) / USUAL_ITEMS)
+    items = [run.n_train for run, _ in found]
+    return Reach(float(below), float(above), len(off), num_sets, (min(items), max(items)))
 
 
 def _unit(values: np.ndarray) -> np.ndarray:

@@ -21,7 +21,8 @@ USUAL_SIDE = 224
 class Run:
     """A network on a data set: its cross-validated frozen quality and its fine-tuned one on items never seen.
 
-    `frozen_error` is the standard error of the former; NaN stands for what was not measured.
+    `frozen_error` is the standard error of the former's difference to those of other networks on the same items; NaN
+    stands for what was not measured.
     """
 
     model: str

@@ -112,6 +112,7 @@ def _layout(search: Search, rows: Sequence[Ranked], began: float) -> dict[str, A
 def _entered(search: Search, row: Ranked, notes: list[str]) -> Finalist | None:
     """Plan and time one finalist; None, with a note, where it cannot be."""
     method = search.method if isinstance(search.method, FineTune) else "finetune"
+    search.tell(f"{row.entry.name} is timed")
     try:
         opened = search.opened(row.entry, method)
         assert opened.encoder is not None, "it was opened to be planned"

@@ -64,7 +64,8 @@ def read_own(file: Path, known: Sequence[Entry], forms: Mapping[str, tuple[Form,
     entries: dict[str, Entry] = {}
     for place, values in reader(file):
         where = f"{file}, {place}"
-        entry = _entry(values, where=where, folder=file.parent, known=known, forms=forms)
+        every = (*known, *entries.values())
+        entry = _entry(values, where=where, folder=file.parent, known=every, forms=forms)
         if entry.name in entries:
             raise PlanError(
                 f"{where}: there are two networks called '{entry.name}'",

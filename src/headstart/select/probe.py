@@ -246,7 +246,7 @@ def _forms(encoder: Encoder, form: Form, rows: Rows) -> dict[Form, Rows]:
 def _raced(
     model: Model, features: dict[Form, Rows], items: Items, context: Context
 ) -> tuple[dict[str, tuple[float, float]], np.ndarray]:
-    """Return (quality, standard error) of every head, and how well each item was answered by the best.
+    """Return (quality, standard error) of every kind of head, and how well each item was answered by the best.
 
     Of few items the folds say much by chance: they are drawn several times, and the mean is taken.
     """
@@ -259,15 +259,17 @@ def _raced(
         drawn = replace(context, seed=context.seed + repeat)
         views: dict[Form, list[Rows]] = {name: [rows] for name, rows in features.items()}
         done = race_heads(model, views, items.targets, items.groups, settings, drawn)
+        best: dict[str, tuple[float, float]] = {}
         for row in done.race:
-            found[row.name].append((row.score, row.standard_error))
+            kind = row.name.split(",")[0].split()[0]
+            best[kind] = max(best.get(kind, (row.score, row.standard_error)), (row.score, row.standard_error))
+        for kind, reading in best.items():
+            found[kind].append(reading)
         answered = [items.targets[index] for index in done.held_out]
         quality[done.held_out] += model.task.item_quality(
             model.probabilities(done.held_out_outputs), answered
         )
-    means = {
-        name: tuple(np.mean(rows, axis=0).tolist()) for name, rows in found.items() if len(rows) == repeats
-    }
+    means = {kind: tuple(np.mean(rows, axis=0).tolist()) for kind, rows in found.items()}
     return cast("dict[str, tuple[float, float]]", means), quality / repeats
 
 

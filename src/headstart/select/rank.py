@@ -141,10 +141,11 @@ def rank(
     _require_usable(found, len(suited))
     traits = {entry.name: Traits.of(entry) for entry in suited}
     quality, error = _readings(list(traits), found)
-    result = expected(traits, quality, error, n_train=num_trained(dataset), history=known)
-    reach = reach_of(known)
+    result = expected(traits, quality, error, history=known)
     pace = paces(suited, {name: one.pace for name, one in found.probes.items()}, _reference(dataset), context)
     labelled, trained = sum(target is not None for target in dataset.targets), num_trained(dataset)
+    recorded = reach_of(known)
+    reach = recorded if recorded and recorded.covers(trained) else None
     rows = [
         _row(entry, place, result, found, reach, _Times(pace[entry.name], labelled, trained, context.threads))
         for place, entry in enumerate(suited)
@@ -162,7 +163,7 @@ def rank(
     places = {entry.name: place for place, entry in enumerate(suited)}
     pick = places[usable[0].entry.name]
     grounds = Grounds(
-        dataset.modality, dataset.task, task_of(dataset).quality_name, known.num_sets, reach is not None,
+        dataset.modality, dataset.task, task_of(dataset).quality_name, known.num_sets, trained, recorded,
         float(result.posterior.prior_share[pick]), int(result.known.num_sets[pick]),
     )  # fmt: skip
     return Ranking(

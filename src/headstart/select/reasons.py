@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from headstart.core.registry import resolve
 from headstart.report.metrics import decimal, metric
 from headstart.report.words import count, duration
-from headstart.select.expect import CONFIDENCE, FEWEST_SETS, Estimate
+from headstart.select.expect import CONFIDENCE, FEWEST_SETS, Estimate, Reach
 
 if TYPE_CHECKING:
     from headstart.select.rank import Ranked
@@ -34,7 +34,8 @@ class Grounds:
     task: str
     quality: str
     recorded_sets: int
-    has_reach: bool
+    num_trained: int
+    reach: Reach | None
     prior_share: float
     prior_sets: int
 
@@ -109,8 +110,8 @@ def notes(rows: Sequence[Ranked], pick: Ranked, grounds: Grounds) -> tuple[str, 
     if absent:
         are = "is" if len(absent) == 1 else "are"
         said.append(
-            f"{count(len(absent), 'candidate')} {are} placed by the prior alone, as their weights are not on this "
-            f"machine: {named(absent)}"
+            f"{count(len(absent), 'candidate')} {are} placed by the prior alone, without weights on this machine: "
+            f"{named(absent)}"
         )
     better = [
         row
@@ -132,8 +133,14 @@ def named(rows: Sequence[Ranked]) -> str:
 
 def _history(grounds: Grounds) -> str:
     """Say where too little is recorded for what fine-tuning adds."""
-    if grounds.has_reach:
+    if grounds.reach and grounds.reach.covers(grounds.num_trained):
         return ""
+    if grounds.reach:
+        least, most = grounds.reach.items
+        return (
+            f"What fine-tuning adds is not foreseen: the recorded runs had {least:,} to {most:,} items to train on, "
+            f"here are {grounds.num_trained:,}; the order is by frozen quality and the prior"
+        )
     recorded = count(grounds.recorded_sets, "data set") if grounds.recorded_sets else "no data set"
     return (
         f"Too little history to say what fine-tuning adds: runs of {grounds.task} on {grounds.nouns[1]} are recorded "
