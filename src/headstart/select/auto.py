@@ -96,7 +96,7 @@ def _raced(search: Search, ranking: Ranking, began: float) -> Opened:
     spent = time.perf_counter() - began + END_SECONDS
     if not why and spent >= 60 * minutes:
         why = (
-            f"no race: {minutes:g} minutes are too short, ranking took them; the next time it comes from the store, and "
+            f"no race: {minutes:g} minutes are too short, ranking took them; it comes from the store next time, and "
             f"twice as long may do (--minutes {math.ceil(2 * spent / 60)}); the ranking's pick stays frozen"
         )
         return search.unraced(entry, "extract", Selection(entry.name, (first, *ranking.reasons, why), ranked))
