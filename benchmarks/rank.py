@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,6 +25,7 @@ from benchmarks import _ground_truth, _public_tables
 from benchmarks._claims import Claim, at_least, at_most, publish
 from benchmarks._data import data_folder
 from benchmarks._history import history_of
+from benchmarks._kept import Kept
 from benchmarks._zoo import NETWORKS, stage
 from headstart.core.settings import FineTune, Source
 from headstart.data import open_dataset
@@ -43,13 +45,21 @@ ENTRIES = {network.name: network.entry() for network in NETWORKS}
 PUBLISHED_TIMES = "timm/benchmark-infer-fp32-nchw-pt240-cpu-i7_12700h-dynamo.csv"
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where features are kept from run to run (HEADSTART_BENCH_CACHE), and what ranking took the first time."""
+
+    store: Store
+    kept: Kept
+
+
 def run(*, quick: bool) -> int:
     """Judge the rankings, print the tables, write the results."""
     public = _public_tables.rows()
     truth = _ground_truth.read()
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder))
-        found = [row for name in _sets(truth) for row in _ranked(name, truth, None if quick else store)]
+    cache = Path(os.environ.get("HEADSTART_BENCH_CACHE", Path(tempfile.gettempdir()) / "headstart-rank"))
+    place = None if quick else _Place(Store(cache / "store"), Kept.read(cache / "rows.json"))
+    found = [row for name in _sets(truth) for row in _ranked(name, truth, place)]
     ways = _ways(found)
     claims = [*_public_tables.claims(public), *_zoo_claims(found, ways, truth), *_time_claims(found)]
     _show(ways)
@@ -64,14 +74,14 @@ def _sets(truth: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in names if sum(row["data"] == name for row in truth) >= FEWEST]
 
 
-def _ranked(name: str, truth: Sequence[Mapping[str, Any]], store: Store | None) -> list[dict[str, Any]]:
+def _ranked(name: str, truth: Sequence[Mapping[str, Any]], place: _Place | None) -> list[dict[str, Any]]:
     """Return a row a network: what ours and the other ways say of it on a set, and what it came to.
 
-    Without a store, by the recorded probes.
+    Without a place, by the recorded probes.
     """
     here = [row for row in truth if row["data"] == name]
     history = history_of([row for row in truth if row["data"] != name])
-    said = _probed(name, here, history, store) if store else _recorded(here, history)
+    said = _probed(name, here, history, place) if place else _recorded(here, history)
     modelled = {row["model"]: _modelled_seconds(row, truth) for row in here}
     return [
         {
@@ -116,20 +126,21 @@ def _recorded(here: Sequence[Mapping[str, Any]], history: History) -> dict[str, 
 
 
 def _probed(
-    name: str, here: Sequence[Mapping[str, Any]], history: History, store: Store
+    name: str, here: Sequence[Mapping[str, Any]], history: History, place: _Place
 ) -> dict[str, dict[str, Any]]:
     """Return what the product says of a set, and the processor seconds that it takes.
 
-    The store holds nothing of the set; networks are exported and timed on the first set that meets them.
+    The seconds are those of the first time, when the store held nothing of the set; networks are exported and timed on
+    the first set that meets them.
     """
     folder = Path(tempfile.gettempdir()) / "headstart-ground-truth"
     table = stage(name, folder)
     source = Source(uri=str(table), path_column="path", label_column="label", group_column="group")
     entries = [ENTRIES[row["model"]] for row in here]
-    context = Context(store, torch.device("cpu"), 1, 0)
+    context = Context(place.store, torch.device("cpu"), 1, 0)
     start = time.process_time()
     found = rank(open_dataset(source), entries, source=source, context=context, history=history)
-    seconds = time.process_time() - start
+    seconds = place.kept.get(f"seconds {name}", lambda: time.process_time() - start)
     epochs = here[0]["method"]["epochs"]
     print(f"{name}: {found.pick}; {'; '.join(found.reasons)}", flush=True)
     return {
