@@ -82,7 +82,7 @@ def _arrow(link: Link, start: float, end: float) -> Markup:
     """Draw what a link began with."""
     y = UP + HEIGHT / 2
     said = [f"{link.transferred:.0%} of numbers"]
-    if link.num_classes:
+    if link.classes_known:
         said.append(f"{link.classes_known} of {link.num_classes} classes")
     middle = (start + end) / 2
     lines = [
