@@ -53,8 +53,8 @@ WAYS = (
     "again",
 )
 """What orders networks: our ranking, then each single thing; higher is better. The last two take what ranking is to
-save, all networks fine-tuned: by their validation items, and by the test items after fine-tuning again with other seeds,
-held against the first seed alone. No ranking comes nearer to a truth of so much chance."""
+save, all networks fine-tuned: by their validation items, and by the test items after fine-tuning again with other
+seeds, held against the first seed alone. No ranking comes nearer to a truth of so much chance."""
 ENTRIES = {network.name: network.entry() for network in NETWORKS}
 PUBLISHED_TIMES = "timm/benchmark-infer-fp32-nchw-pt240-cpu-i7_12700h-dynamo.csv"
 

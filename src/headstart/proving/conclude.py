@@ -11,7 +11,7 @@ from headstart.proving.arms import ARMS, SELF_SUPERVISED
 from headstart.proving.budgets import counted
 from headstart.proving.causes import causes_of
 from headstart.proving.differences import crossed_gain
-from headstart.proving.growth import growth_of
+from headstart.proving.growth import FEWEST_BUDGETS, growth_of
 from headstart.proving.outcome import (
     ArmFound,
     Budget,
@@ -236,6 +236,13 @@ def _reached(arm: ArmFound, target: float) -> Reached:
 def _notes(bench: Bench, arms: Sequence[ArmFound], done: Done) -> tuple[str, ...]:
     """Say what a reader must know."""
     notes = list(done.notes)
+    few = [arm for arm in arms if ARMS[arm.name].trains and len(arm.points) < FEWEST_BUDGETS]
+    if few and bench.context.device.type == "cpu":
+        titles = " and ".join(f"“{arm.title}”" for arm in few)
+        notes.append(
+            f"{titles} were trained on {len(few[0].points)} label budgets, too few for a law: without a GPU more would "
+            "take too long"
+        )
     scratch = next((arm for arm in arms if arm.name == "scratch"), None)
     if scratch:
         dearest = max((arm for arm in arms if arm.is_transfer), key=lambda arm: arm.seconds)
