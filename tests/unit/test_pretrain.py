@@ -203,6 +203,7 @@ def test_a_model_fitted_from_a_pretrained_folder_tells_where_its_network_comes_f
     assert "Not for commercial use" in card
     assert "This model is the last of 2 links" in (fitted.folder / "report.html").read_text(encoding="utf-8")
     assert len(open_folder(fitted.folder).facts["lineage"]) == 2
+    assert any("pretrained on these items without their labels" in note for note in fitted.notes)
 
 
 def test_broken_files_are_listed_and_left_out(tmp_path: Path) -> None:

@@ -22,7 +22,14 @@ from headstart.pipeline.few import learn_few
 from headstart.pipeline.gathering import gather, parts_of
 from headstart.pipeline.heads import extract_heads
 from headstart.pipeline.material import Material, with_learnt, with_suspects
-from headstart.pipeline.origin import Origin, inherited, lineage_behind, lineage_of, require_origin
+from headstart.pipeline.origin import (
+    Origin,
+    inherited,
+    lineage_behind,
+    lineage_of,
+    require_origin,
+    seen_inputs,
+)
 from headstart.pipeline.tuning import Ground, tune
 from headstart.result import Predicted, Result
 from headstart.train.runtime import Context
@@ -77,7 +84,8 @@ def execute(
         outputs = _evaluated(begun)
     if origin is None:
         lineage = lineage_behind(outputs.result, begun.model.encoder.spec)
-        return replace(outputs, result=replace(outputs.result, lineage=lineage))
+        notes = (*outputs.result.notes, *seen_inputs(plan, lineage))
+        return replace(outputs, result=replace(outputs.result, lineage=lineage, notes=notes))
     with begun.ledger.stage("retention"):
         lineage = lineage_of(outputs.result, begun.model, origin, begun.course, context)
     return replace(outputs, result=replace(outputs.result, lineage=lineage, cost=begun.ledger.cost()))

@@ -230,6 +230,17 @@ def lineage_behind(result: Result, spec: EncoderSpec) -> Lineage | None:
     return Lineage((*before, link_of(result, spec, known=())))
 
 
+def seen_inputs(plan: Plan, lineage: Lineage | None) -> tuple[str, ...]:
+    """Say where a network was pretrained on the very items of a plan, those that it is tested on among them."""
+    links = lineage.links if lineage else ()
+    if not any(not link.task and link.fingerprint == plan.fingerprint for link in links):
+        return ()
+    return (
+        "the network was pretrained on these items without their labels, the test items among them: on items that are "
+        "new to it the scores may be a little lower",
+    )
+
+
 def link_of(result: Result, spec: EncoderSpec, *, known: tuple[str, ...], name: str = "") -> Link:
     """Return a result as a link."""
     plan = result.plan
