@@ -322,6 +322,16 @@ def test_an_own_entry_takes_the_place_of_one_of_the_same_name(tmp_path: Path):
     assert [one.licence for one in found] == ["MIT"]
 
 
+def test_a_network_may_be_like_one_above_it_in_the_same_file(tmp_path: Path):
+    rows = (
+        '{"name": "one", "encoder": "tiny-cnn", "modality": "image", "parameters_m": 0.01, "gmacs": 0.002, '
+        '"activations_m": 0.1, "input_side": 32}, {"name": "two", "encoder": "timm:resnet10t", "like": "one"}'
+    )
+    one, two = catalog("image", own=written(tmp_path, "n.json", f"[{rows}]"))[:2]
+    assert (one.name, two.name) == ("one", "two")
+    assert (two.parameters_m, two.gmacs, two.input_side) == (0.01, 0.002, 32)
+
+
 def test_a_folder_of_a_text_network_is_meant_from_the_file(tmp_path: Path):
     (tmp_path / "bert").mkdir()
     row = (
