@@ -138,11 +138,9 @@ def _read(link: Any, place: int, before: Sequence[Wish]) -> Wish:
             f"the link '{name}' has the unknown method '{method}'{nearest(method, METHODS)}",
             expected=", ".join(METHODS), fix="correct the name",
         )  # fmt: skip
-    start, encoder = (
-        value if value is None or isinstance(value, Path) else str(value)
-        for value in (values.get("from"), values.get("encoder"))
-    )
-    return Wish(name, data, start, None if encoder is None else str(encoder), method, settings)
+    # YAML reads a name such as 2022 as a number.
+    start, encoder = (None if values.get(key) is None else str(values[key]) for key in ("from", "encoder"))
+    return Wish(name, data, start, encoder, method, settings)
 
 
 def _flat(settings: Any, place: int) -> dict[str, Any]:

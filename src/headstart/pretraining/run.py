@@ -12,10 +12,11 @@ import numpy as np
 from headstart.core.errors import PlanError
 from headstart.core.hashing import digest
 from headstart.core.registry import resolve
-from headstart.core.settings import Pretrain, Pretrained
+from headstart.core.settings import Pretrain
 from headstart.methods.pretrain import VERSION as METHOD_VERSION
 from headstart.methods.pretrain import choose_objective, pretrain
-from headstart.model import folder_behind, open_encoder, read_facts
+from headstart.model import open_encoder
+from headstart.pipeline.origin import inherited
 from headstart.pretraining.items import Usable, class_ids, usable
 from headstart.pretraining.outcome import Outcome
 from headstart.pretraining.page import render
@@ -117,7 +118,7 @@ def make(request: Request, found: Usable, settings: Pretrain, context: Context, 
     done = pretrain(
         encoder, dataset=dataset, settings=settings, context=context, is_pretrained=begins, labels=labels
     )
-    before = _lineage(plan.encoder)
+    before = inherited(plan)
     outcome = Outcome(
         encoder=encoder.spec.name, modality=encoder.spec.modality, objective=done.objective,
         settings=settings.model_dump(mode="json"), history=done.history, start_loss=done.start_loss,
@@ -149,12 +150,6 @@ def _require_labels(dataset: TableDataset) -> None:
             expected="labels for some of the items, on which fine-tuning with and without pretraining are compared",
             fix="leave --pilot out, or name a folder with class folders or a table with a label column",
         )
-
-
-def _lineage(settings: Pretrained) -> tuple[Mapping[str, Any], ...]:
-    """Return the lineage of the folder whose weights these are, where they are of one."""
-    folder = folder_behind(settings)
-    return tuple(read_facts(folder).get("lineage", ())) if folder else ()
 
 
 def _licence(own: str, before: tuple[Mapping[str, Any], ...]) -> str:

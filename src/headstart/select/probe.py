@@ -262,7 +262,8 @@ def _raced(
         best: dict[str, tuple[float, float]] = {}
         for row in done.race:
             kind = row.name.split(",")[0].split()[0]
-            best[kind] = max(best.get(kind, (row.score, row.standard_error)), (row.score, row.standard_error))
+            reading = row.score, row.standard_error
+            best[kind] = max(best.get(kind, reading), reading)
         for kind, reading in best.items():
             found[kind].append(reading)
         answered = [items.targets[index] for index in done.held_out]
