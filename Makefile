@@ -60,6 +60,7 @@ bench: setup ## one benchmark: make bench NAME=extract [QUICK=1]
 bench-setup: ## add what the benchmarks compare against (fastai, lightning, transformers)
 	@mkdir -p $(VENV) && touch $(VENV)/.bench
 	@$(MAKE) --no-print-directory setup
+	@touch $(VENV)/.bench  # A new .venv begins empty.
 	@$(UV) pip install --quiet --no-deps --python $(BIN)/python textgenrnn  # its table of characters, not its TensorFlow
 
 lock: setup ## resolve pyproject.toml anew into both lock files

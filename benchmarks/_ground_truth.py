@@ -3,7 +3,7 @@
 `python -m benchmarks._ground_truth [--minutes M]` adds what is missing to `benchmarks/results/ground_truth.json`, set
 after set, the cheapest networks first; each run is written when it is done, and runs that are there stay. One run is a
 noisy truth: with `--seeds 1 2 ...` rows that are there are fine-tuned again, in other orders, on any device (`--device
-cuda`); a row's quality is the mean over its seeds, its seconds and its probe are those of the first.
+cuda`); a row's quality is the mean over its seeds, its seconds are those of the first. `--probe` probes rows anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,11 @@ from headstart.core.machine import Machine, read_machine
 from headstart.core.settings import Pretrained, Source, parse
 from headstart.data import open_dataset
 from headstart.model import open_encoder
-from headstart.result import Candidate, Result
-from headstart.train.runtime import Event
+from headstart.result import Result
+from headstart.select.probe import look, probe, sampled, settled
+from headstart.select.rank import UNLIMITED
+from headstart.store import Store
+from headstart.train.runtime import Context, Event
 
 FILE = RESULTS / "ground_truth.json"
 EPOCHS, BATCH_SIZE = 5, 16
@@ -99,6 +102,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seeds", nargs="*", type=int, default=[], help="repeat rows that are there")
     parser.add_argument("--device", default="cpu", help="of the repeats")
+    parser.add_argument("--probe", action="store_true", help="probe rows that are there anew")
     folder = Path(tempfile.gettempdir()) / "headstart-ground-truth"
     parser.add_argument("--folder", type=Path, default=folder, help="where pictures and features are kept")
     given = parser.parse_args()
@@ -110,6 +114,12 @@ def main() -> int:
     for network, name in cells:
         there = next((row for row in read() if _is_of(row, network.name, name)), None)
         missing = [seed for seed in given.seeds if there and str(seed) not in there.get("repeats", {})]
+        if there and given.probe:
+            change(
+                network.name,
+                name,
+                probe=probed(network, Table.read(name, stage(name, given.folder)), machine),
+            )
         if there and not missing:
             continue
         if time.monotonic() > ends:
@@ -119,7 +129,7 @@ def main() -> int:
         output = given.folder / f"model-{os.getpid()}"
         if there:
             found = repeated(network, table, machine, output, missing)
-            add_repeats(network.name, name, found)
+            change(network.name, name, repeats={**there.get("repeats", {}), **found})
             print(f"{time.strftime('%H:%M:%S')} {network.name} {name} {found}"[:150], flush=True)
         else:
             row = measure(network, table, machine, output)
@@ -133,9 +143,14 @@ def read() -> list[dict[str, Any]]:
     return json.loads(FILE.read_text())["rows"] if FILE.exists() else []
 
 
+def runs(row: Mapping[str, Any]) -> list[float]:
+    """Return the test quality of each fine-tune of a row, the first seed first."""
+    return [row["test"], *(one["test"] for one in row.get("repeats", {}).values())]
+
+
 def quality(row: Mapping[str, Any]) -> float:
     """Return the test quality of a row: the mean over its seeds."""
-    return statistics.fmean([row["test"], *(one["test"] for one in row.get("repeats", {}).values())])
+    return statistics.fmean(runs(row))
 
 
 def add(row: Mapping[str, Any]) -> None:
@@ -145,12 +160,11 @@ def add(row: Mapping[str, Any]) -> None:
         _write([one for one in read() if (one["model"], one["data"]) != (row["model"], row["data"])] + [row])
 
 
-def add_repeats(model: str, data: str, found: Mapping[str, Any]) -> None:
-    """Add the runs of other seeds to a row that is there."""
+def change(model: str, data: str, **values: Any) -> None:
+    """Change values of a row that is there."""
     with _alone():
         rows = read()
-        row = next(row for row in rows if _is_of(row, model, data))
-        row["repeats"] = {**row.get("repeats", {}), **found}
+        next(row for row in rows if _is_of(row, model, data)).update(values)
         _write(rows)
 
 
@@ -198,11 +212,6 @@ def measure(network: Network, table: Table, machine: Machine, output: Path) -> d
     tuned, tuned_seconds = _fit(network, table, machine, output, "finetune", FINETUNED)
     _clear(machine, output)  # Their networks are of no further use.
     leep, classes = source_score(network, table)
-    best = {
-        "knn": _best(frozen, "knn"),
-        "linear": _best(frozen, "logistic", "ridge"),
-        "any": _best(frozen, ""),
-    }
     return {
         "model": network.name,
         "data": table.name,
@@ -211,7 +220,7 @@ def measure(network: Network, table: Table, machine: Machine, output: Path) -> d
         "n_validation": table.counts["validation"],
         "n_test": table.counts["test"],
         "n_classes": len(table.classes),
-        "frozen_cv": {kind: asdict(candidate) for kind, candidate in best.items()},
+        "probe": probed(network, table, machine),
         "frozen_test": frozen.evaluation.primary.value,
         "frozen_right": table.right(frozen),
         "test": tuned.evaluation.primary.value,
@@ -276,11 +285,14 @@ class Training:
             self.cpu = now().cpu - self.began
 
 
-def _best(result: Result, *kinds: str) -> Candidate:
-    """Return the best head of these kinds in a race."""
-    return max(
-        (row for row in result.race if row.name.startswith(kinds)), key=lambda row: (row.score, -row.log_loss)
-    )
+def probed(network: Network, table: Table, machine: Machine) -> dict[str, float | None]:
+    """Return what the product's probe says of a network on the labelled pictures of a set."""
+    source = Source(uri=str(table.path), path_column="path", label_column="label", group_column="group")
+    context = Context(Store(machine.store), torch.device("cpu"), machine.threads, 0)
+    sample = sampled(open_dataset(source), most=UNLIMITED.sample, seed=0)
+    seen = look(network.entry(), sample, source, context)
+    found = probe(seen, settled(sample, seen.encoded, source), context)
+    return {"quality": found.quality, "error": found.error, "knn": found.knn}
 
 
 def reference_seconds() -> float:
@@ -331,11 +343,11 @@ def _is_of(row: Mapping[str, Any], model: str, data: str) -> bool:
 
 def _line(row: Mapping[str, Any]) -> str:
     """Say a row in one line."""
-    cv = row["frozen_cv"]
+    found = row["probe"]
     spent = row["seconds"]["frozen"]["cpu"] + row["seconds"]["finetuned"]["cpu"]
     return (
         f"{time.strftime('%H:%M:%S')} {row['model']:22} {row['data']:10} train {row['n_train']} "
-        f"test {row['n_test']} linear {cv['linear']['score']:.3f} knn {cv['knn']['score']:.3f} "
+        f"test {row['n_test']} probe {found['quality']:.3f} knn {found['knn']:.3f} "
         f"frozen {row['frozen_test']:.3f} tuned {row['test']:.3f} ({row['kept']}) leep {row['leep']:.2f} "
         f"{spent:.0f} cpu-s, reference {1000 * row['reference_seconds']:.1f} ms"
     )

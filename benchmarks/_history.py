@@ -55,13 +55,12 @@ def history_of(rows: Sequence[Mapping[str, Any]]) -> History:
 
 def _run(row: Mapping[str, Any], shared: float) -> Run:
     """Return a row of the ground truth as a recorded run; what all networks find hard moves no difference."""
-    probe = max((row["frozen_cv"][kind] for kind in ("linear", "knn")), key=lambda one: one["score"])
     return Run(
         model=row["model"],
         data=row["data"],
         fine_tuned=_ground_truth.quality(row),
-        frozen=probe["score"],
-        frozen_error=probe["standard_error"] * math.sqrt(1 - shared),
+        frozen=row["probe"]["quality"],
+        frozen_error=row["probe"]["error"] * math.sqrt(1 - shared),
         n_train=row["n_train"],
         n_test=row["n_test"],
     )

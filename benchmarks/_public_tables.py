@@ -22,7 +22,7 @@ from scipy.stats import weightedtau
 from benchmarks._claims import Claim, at_least
 from benchmarks._data import data_folder
 from headstart.select.history import Run, Traits
-from headstart.select.prior import Prior, combine, discrepancy_of, prior
+from headstart.select.prior import combine, discrepancy_of, prior
 
 Table = Mapping[str, Mapping[str, float]]
 """Data set -> network -> number."""
@@ -173,10 +173,9 @@ def _ours(table: Public) -> list[dict[str, Any]]:
         known, places = prior(table.traits, others), [names.index(model) for model in row]
         prior_alone[data] = known.mean[places]
         if probe:
-            here = Prior(known.mean[places], known.variance[places], known.num_sets[places])
             values = np.array([probe[data][model] for model in row])
             combined[data] = combine(
-                here, values, np.zeros(len(values)), discrepancy=discrepancy_of(table.traits, others),
+                known.of(places), values, np.zeros(len(values)), discrepancy=discrepancy_of(table.traits, others),
                 spread=float(values.std()),
             ).mean  # fmt: skip
     if not probe:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SIDE = 128
 """Height and width in pixels at which the networks run; the facts below are of this size."""
-LABELLED, VALIDATION, TESTED = 300, 0.25, 1000
+LABELLED, VALIDATION, TESTED = 600, 0.25, 1000
 """Pictures with a label at most, the share of them that validates, and test pictures at most."""
 CAFFE = {"mean": [104 / 255, 117 / 255, 123 / 255], "std": [1 / 255] * 3, "order": "bgr"}
 """Blue, green and red minus their means, not scaled."""

@@ -295,13 +295,26 @@ def test_a_partial_shift_is_answered_only_where_the_model_is_less_sure_than_befo
     model, _, _ = trained
     answers = np.arange(90) % 3
     way = ("self-training", "cached", says(answers))
-    sure, unsure = says(answers, 9.0), says(answers, 0.5)
+    mistaken = np.where(np.arange(90) % 9 == 0, (answers + 1) % 3, answers)
+    sure, unsure = says(answers, 9.0), says(mistaken, 0.5)
     assert (
         choose(contest(model, (NOTHING, "nothing", sure), way), "mixed", clusters=answers).chosen == NOTHING
     )
     assert (
         choose(contest(model, (NOTHING, "nothing", unsure), way), "mixed", clusters=answers).chosen == way[0]
     )
+
+
+def test_a_way_that_changes_no_answer_gives_way_to_doing_nothing(
+    trained: tuple[Model, np.ndarray, np.ndarray],
+) -> None:
+    answers = np.arange(90) % 3
+    same = contest(
+        trained[0], (NOTHING, "nothing", says(answers)), ("prior by EM", "prior", says(answers, 5.0))
+    )
+    choice = choose(same, "label", clusters=answers)
+    assert choice.chosen == NOTHING
+    assert "changes no answer" in choice.reasons[-1]
 
 
 def test_the_paired_test_is_exact() -> None:

@@ -172,3 +172,32 @@ def test_estimated_accuracy_is_right_without_a_shift_and_has_a_band():
     assert found.low <= right <= found.high
     assert 0.02 < found.high - found.low < 0.25
     assert estimated_accuracy(known[:19], truth[:19], unlabelled) is None
+
+
+def test_a_handful_of_items_of_the_same_world_are_no_label_shift(halves):
+    features, truth, target, _ = halves
+    kinds: list[str] = []
+    for seed in range(10):
+        rows = np.random.default_rng(seed).choice(len(target), 24, replace=False)
+        found = measure_shift(features, truth, target[rows], said(features, truth, target[rows]), seed=seed)
+        assert found.share_chance > 0.15
+        assert min(found.area, found.area_reweighted, found.area_chance) >= 0.5
+        kinds.append(found.kind)
+    assert kinds.count("label") <= 1
+
+
+def test_an_estimate_from_few_items_that_are_all_right_is_no_certainty():
+    sure = np.tile([0.99, 0.01], (24, 1))
+    found = estimated_accuracy(sure, np.zeros(24, np.int64), sure)
+    assert found is not None
+    assert found.value == 1.0
+    assert found.low < 0.95
+
+
+def test_items_of_the_source_do_not_count_as_unlike_every_class(halves):
+    features, truth, target, _ = halves
+    both = Points(features, np.concatenate([features[:100], target[:9]]))
+    whole = unlike_every_class(both, truth, own_mean=False)
+    new = unlike_every_class(both, truth, own_mean=False, unseen=np.arange(100, 109))
+    assert whole is not None and new is not None
+    assert unlike_every_class(both, truth, own_mean=False, unseen=np.arange(100, 104)) is None

@@ -111,7 +111,7 @@ def test_the_prior_recovers_simulated_networks_from_noisy_data_sets() -> None:
 
 def _known(mean: list[float], variance: float = 0.5) -> Prior:
     """Return a prior that is equally sure of each network."""
-    return Prior(np.array(mean), np.full(len(mean), variance), np.zeros(len(mean), int))
+    return Prior(np.array(mean), np.full(len(mean), variance), np.zeros(len(mean), int), np.zeros(len(mean)))
 
 
 def test_a_probe_is_weighed_against_the_prior_by_the_inverse_of_their_variances() -> None:
@@ -148,6 +148,28 @@ def test_a_network_that_was_not_probed_keeps_its_prior() -> None:
     )
     assert found.mean[0] == 1.0
     assert found.prior_share[0] == 1.0
+
+
+def test_a_probe_counts_less_for_a_network_whose_features_serve_as_they_are() -> None:
+    traits = {name: Traits(10, 2, math.nan, "") for name in ("ready", "raw", "other", "last")}
+    draw = np.random.default_rng(0)
+    runs: list[Run] = []
+    for data in range(6):
+        came = {"ready": 0.8, "raw": 0.8, "other": 0.8, "last": 0.8}
+        frozen = {"ready": 0.75, "raw": 0.65, "other": 0.7, "last": 0.7}
+        runs += [Run(name, str(data), came[name] + 0.01 * draw.normal(), frozen[name]) for name in traits]
+    known = prior(traits, runs)
+    habit = dict(zip(traits, known.habit.tolist(), strict=True))
+    assert habit["ready"] > 0.5 > -0.5 > habit["raw"]
+    same = np.array([0.70, 0.70, 0.70, 0.66])
+    found = combine(known, same, np.full(4, 0.01), discrepancy=0.2, spread=0.05)
+    by_name = dict(zip(traits, found.mean - known.mean, strict=True))
+    assert by_name["raw"] > by_name["other"] > by_name["ready"]
+
+
+def test_networks_without_recorded_probes_have_no_habit() -> None:
+    traits = {f"n{index}": Traits(10, 2, math.nan, "") for index in range(3)}
+    assert prior(traits, _runs({"a": {"n0": 0.5, "n1": 0.6, "n2": 0.7}})).habit.tolist() == [0.0] * 3
 
 
 def test_without_any_probe_the_prior_stands() -> None:

@@ -4,7 +4,7 @@
    the data moved, and harms by as much where the classes occur in other shares or each class moved in its own way.
 2. Guards reject what collapsed, forgot the source, or was left torn.
 3. Votes among those that are meant for the shift: a rival takes the place of the first choice only by winning all of
-   them, and whoever holds it gives way to doing nothing where that wins all of them.
+   them, and whoever holds it gives way to doing nothing where no vote prefers it, or where it changes no answer.
 
 A few labels of the target, where there are any, overrule the votes: they are worth more than any of them.
 """
@@ -137,7 +137,7 @@ def choose(
     ]
     chosen, reasons = _elected(contest, verdicts, kind, shares)
     if labels is not None and len(labels.rows):
-        counted = _counted(sound, labels)
+        counted = _counted(sound, labels, NOTHING)
         chosen, reason = _by_labels(sound, chosen, labels, counted)
         reasons.append(reason)
         verdicts = [replace(row, labelled=counted.get(row.name)) for row in verdicts]
@@ -212,8 +212,11 @@ def _elected(
         row = of[one.name]
         if one.family in RIVALS and not row.objection and _wins_all(row, of[best]):
             best = one.name
-    if _wins_all(of[NOTHING], of[best]):
-        return NOTHING, [f"{best} was tried, but every vote prefers doing nothing"]
+    answers = {one.name: one.target.argmax(1) for one in contest.candidates}
+    if (answers[best] == answers[NOTHING]).all():
+        return NOTHING, [f"{best} was tried, but it changes no answer"]
+    if all(value <= of[NOTHING].votes[name] for name, value in of[best].votes.items()):
+        return NOTHING, [f"{best} was tried, but no vote prefers it to doing nothing"]
     why = (
         f"{best} is the way for this shift ({kind})"
         if best == first
@@ -236,21 +239,25 @@ def _wins_all(one: Verdict, other: Verdict) -> bool:
     return all(one.votes[name] > other.votes[name] for name in one.votes)
 
 
-def _counted(sound: Sequence[Candidate], labels: Labels) -> dict[str, tuple[int, int]]:
-    """Return for each candidate how many labelled items it alone got right, and doing nothing alone."""
+def _counted(sound: Sequence[Candidate], labels: Labels, rival: str) -> dict[str, tuple[int, int]]:
+    """Return for each candidate how many labelled items it got right where a rival did not, and the other way round."""
     right = {one.name: one.target[labels.rows].argmax(1) == labels.truth for one in sound}
-    before = right[NOTHING]
+    before = right[rival]
     return {name: (int((row & ~before).sum()), int((~row & before).sum())) for name, row in right.items()}
 
 
 def _by_labels(
     sound: Sequence[Candidate], elected: str, labels: Labels, counted: Mapping[str, tuple[int, int]]
 ) -> tuple[str, str]:
-    """Return whom the labels are for: whoever convinces them, else the one elected unless they speak against it."""
+    """Return whom the labels are for: whoever convinces them, else the one elected unless they speak against it.
+
+    To take the place of the one elected takes more than chance against that one and against doing nothing.
+    """
     gain = {name: won - lost for name, (won, lost) in counted.items()}
     best = max(sound, key=lambda one: (gain[one.name], one.name == elected, one.name == NOTHING)).name
     count = len(labels.rows)
-    if gain[best] > gain[elected] and paired_p(*counted[best]) < CONVINCED:
+    against = _counted(sound, labels, elected)[best]
+    if gain[best] > gain[elected] and max(paired_p(*counted[best]), paired_p(*against)) < CONVINCED:
         return best, f"{count} labels are for {best}: {_score(counted[best])}"
     if gain[elected] < 0:
         return NOTHING, f"{count} labels speak against {elected}: {_score(counted[elected])}"

@@ -12,9 +12,10 @@ from headstart.adaptation.sides import (
     Origin,
     Side,
     encode_target,
+    origin_of,
     require_classes,
     said_of,
-    source_side,
+    unseen,
 )
 from headstart.adaptation.sketch import sketch
 from headstart.adaptation.views import class_views, domain_views, points_of, typical, unlike_every_class
@@ -67,7 +68,11 @@ def look(origin: Origin, target: Side, model: Model, *, title: str, seed: int = 
             tuple(source.dataset.ids[row] for row in first), tuple(target.dataset.ids[row] for row in second)
         ),
         unlike=unlike_every_class(
-            points, source.targets, own_mean=shift.kind in ("appearance", "both"), seed=seed
+            points,
+            source.targets,
+            own_mean=shift.kind in ("appearance", "both"),
+            unseen=unseen(origin, target),
+            seed=seed,
         ),
         notes=tuple(notes),
         **common,
@@ -80,7 +85,7 @@ def look_from_data(
     """Look at the shift from labelled data, over whose features heads race first, and return the source's items too."""
     done = execute(opened.plan, opened.dataset, context, strict=False, encoder=opened.encoder)
     require_classes(done.model)
-    origin = Origin(source_side(done.model, done.material, context))
+    origin = origin_of(done.model, done.material, context)
     found = look(
         origin, encode_target(target, done.model, context), done.model, title=title, seed=context.seed
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -17,6 +19,8 @@ Point = tuple[float, float]
 WARNED, WARNED_APART = 0.15, 0.6
 """Share of the target unlike every class from which on a warning is given, and where the whole target looks different:
 there, 0.38 and 0.53 of paintings were unlike the classes of photographs although these were all that there are."""
+LEAST_UNLIKE = 0.1
+"""Share that the target must surpass beyond chance for that: twice what is expected where nothing is new."""
 MOSTLY_APART = 0.85
 """Area under the ROC curve, with equal shares of the classes, from which on that holds."""
 
@@ -44,6 +48,7 @@ class Measured:
     share_distance: float
     num_source: int
     num_target: int
+    share_chance: float = 0.0
 
     @classmethod
     def of(cls, shift: Shift) -> Measured:
@@ -85,10 +90,19 @@ class Shifted:
     unreadable: tuple[tuple[str, str], ...]
 
     @property
+    def has_moved(self) -> bool:
+        """Whether the looks of the target, or of a part of it, are known to differ from the source's."""
+        return self.measured is not None and self.measured.kind in ("appearance", "both", "mixed")
+
+    @property
     def has_unknown(self) -> bool:
-        """Whether so much of the target is unlike every class that it may hold unknown ones."""
+        """Whether so much of the target is unlike every class, chance aside, that it may hold unknown ones."""
+        if self.unlike is None:
+            return False
         is_apart = self.measured is not None and self.measured.area_reweighted >= MOSTLY_APART
-        return self.unlike is not None and self.unlike >= (WARNED_APART if is_apart else WARNED)
+        error = math.sqrt(self.unlike * (1 - self.unlike) / self.num_target)
+        surely = self.unlike - NormalDist().inv_cdf(0.95) * error
+        return self.unlike >= (WARNED_APART if is_apart else WARNED) and surely >= LEAST_UNLIKE
 
     def to_json(self) -> str:
         """Return everything as JSON text."""
@@ -181,7 +195,8 @@ def shift_lines(found: Shifted) -> list[tuple[str, str]]:
             ("apart", f"{shift.area:.2f} (0.5: alike, 1: different throughout); "
              f"{shift.area_reweighted:.2f} with equal shares of the classes, {shift.area_chance:.2f} by chance"),
             ("gap", f"feature means lie {shift.gap:.2f} deviations apart on average"),
-            ("shares", f"the classes' shares differ by {100 * shift.share_distance:.0f} points (total variation)"),
+            ("shares", f"the classes' shares differ by {100 * shift.share_distance:.0f} points (total variation; "
+             f"{100 * shift.share_chance:.0f} may come by chance)"),
         ]  # fmt: skip
     if found.has_unknown:
         lines.append(("warning", unlike_words(found)))

@@ -39,7 +39,7 @@ from headstart.store import MANIFEST, drop_folder, explained
 from headstart.train.runtime import Context, Event
 from headstart.train.signals import stopping
 
-VERSION = 2
+VERSION = 3
 """Version of an adaptation as a whole; bump when its numbers move."""
 BUCKET = "adaptations-v1"
 
@@ -125,7 +125,8 @@ class _Work:
             self.target.features, 2 * len(self.model.task.labels), seed=self.context.seed
         )  # Finer than the classes, which may each hold several kinds of items.
         choice = self.choice(contest, clusters, labels)
-        chosen = _calibrated(next(one for one in contest.candidates if one.name == choice.chosen), contest)
+        chosen = next(one for one in contest.candidates if one.name == choice.chosen)
+        chosen = _calibrated(chosen, contest, has_moved=self.shifted.has_moved)
         known = set(given)
         asked = tuple(
             one for one in worth_asking(contest.candidates, self.target, clusters) if one.id not in known
@@ -204,20 +205,23 @@ class _Work:
         return found, "" if found else "too few held-out items came with the model"
 
 
-def _calibrated(chosen: Candidate, contest: Field) -> Candidate:
-    """Return the chosen candidate with the held-out outputs of its own head, by which it may abstain."""
-    if chosen.family in ("nothing", "trained"):
+def _calibrated(chosen: Candidate, contest: Field, *, has_moved: bool) -> Candidate:
+    """Return the chosen candidate with the held-out outputs of its own head, by which it may abstain.
+
+    Where the looks of the target have moved, source items cannot promise a rate of errors there.
+    """
+    if not has_moved and chosen.family in ("nothing", "trained"):
         return chosen
     model = chosen.model
     held = model.calibration
-    if isinstance(model.head, OffsetHead) and chosen.family == "prior":
+    if isinstance(model.head, OffsetHead) and chosen.family == "prior" and not has_moved:
         calibration = {"logits": held["logits"] + model.head.offset, "targets": held["targets"]}
-    elif chosen.held_out is not None:
+    elif chosen.held_out is not None and not has_moved:
         calibration = {
             "logits": torch.from_numpy(np.ascontiguousarray(chosen.held_out, np.float32)),
             "targets": torch.from_numpy(np.ascontiguousarray(contest.truth)),
         }
-    else:  # Nothing was held out from the new head, so that it cannot promise a rate of errors.
+    else:  # Nor can they where nothing was held out from the new head.
         calibration = {
             "logits": torch.zeros(0, chosen.target.shape[1]),
             "targets": torch.zeros(0, dtype=torch.int64),

@@ -27,7 +27,9 @@ APART = 0.95
 ALIKE = 0.1
 """What lies no more than this above chance looks alike."""
 OTHER_SHARES = 0.1
-"""Total variation between the shares of the classes from which on they are other ones."""
+"""Total variation between the shares of the classes from which on they are other ones, unless chance gives as much."""
+BY_CHANCE, DRAWS = 0.95, 400
+"""Quantile, and draws, of the total variation between two samples of the same shares."""
 SWALLOWED = 0.72
 """From this total variation on, under another appearance, nothing tells true shares from a head that is misled."""
 IMPLIES: dict[Kind, str] = {
@@ -47,8 +49,9 @@ class Shift:
     """What was measured between source and target; areas are under the ROC curve of a domain classifier.
 
     `area` as they are, `area_reweighted` with the class shares of the source made those of the target, `area_chance`
-    between halves of the source; `gap` the mean difference of the columns' means in deviations of the source;
-    `source_shares`, `shares` [C] of the classes, `share_distance` their total variation (0 to 1).
+    between halves of the source, none below 0.5; `gap` the mean difference of the columns' means in deviations of the
+    source; `source_shares`, `shares` [C] of the classes, `share_distance` their total variation (0 to 1), and
+    `share_chance` what so few items reach by chance alone (19 times in 20 they stay below).
     """
 
     kind: Kind
@@ -59,6 +62,7 @@ class Shift:
     source_shares: np.ndarray
     shares: np.ndarray
     share_distance: float
+    share_chance: float
     num_source: int
     num_target: int
 
@@ -95,13 +99,12 @@ def measure_shift(
     reweighted = domain_area(ours, theirs, names, draw, weights=weights)
     half = draw.permutation(names.max() + 1)[names] % 2 == 0
     chance = (
-        max(0.5, domain_area(ours[half], ours[~half], names[half], draw))
-        if min(half.sum(), (~half).sum()) > 1
-        else 0.5
+        domain_area(ours[half], ours[~half], names[half], draw) if min(half.sum(), (~half).sum()) > 1 else 0.5
     )
     distance = float(np.abs(shares - source_shares).sum() / 2)
+    share_chance = _distance_by_chance(source_shares, (len(source), len(target)), draw)
     return Shift(
-        _kind(reweighted, chance, distance),
+        _kind(reweighted, chance, distance, share_chance),
         area,
         reweighted,
         chance,
@@ -109,18 +112,25 @@ def measure_shift(
         source_shares,
         shares,
         distance,
+        share_chance,
         len(source),
         len(target),
     )
 
 
-def _kind(reweighted: float, chance: float, distance: float) -> Kind:
+def _distance_by_chance(shares: np.ndarray, counts: tuple[int, int], draw: np.random.Generator) -> float:
+    """Return the total variation that two samples of so many items of the same shares [C] seldom exceed."""
+    first, second = (draw.multinomial(count, shares, DRAWS) / count for count in counts)
+    return float(np.quantile(np.abs(first - second).sum(1) / 2, BY_CHANCE))
+
+
+def _kind(reweighted: float, chance: float, distance: float, share_chance: float) -> Kind:
     """Name the kind of shift."""
     if reweighted >= APART:
         return "both" if distance >= SWALLOWED else "appearance"
     if reweighted - chance > ALIKE:
         return "mixed"
-    return "label" if distance > OTHER_SHARES else "none"
+    return "label" if distance > max(OTHER_SHARES, share_chance) else "none"
 
 
 def domain_area(
@@ -131,9 +141,9 @@ def domain_area(
     *,
     weights: np.ndarray | None = None,
 ) -> float:
-    """Return the cross-validated area under the curve of a ridge classifier of the domain, on as many items of each.
+    """Return the cross-validated area under the curve (0.5 at least) of a ridge classifier of the domain.
 
-    Items of one name, and an item that was drawn several times, share a fold.
+    It sees as many items of each; items of one name, and an item that was drawn several times, share a fold.
     """
     count = min(len(source), len(target), MOST)
     chances = None if weights is None else weights / weights.sum()
@@ -150,7 +160,7 @@ def domain_area(
         if not seen.any() or seen.all():
             continue
         scores[~seen] = ridge(points[seen], is_target[seen], points[~seen])
-    return _roc(scores, is_target == 1)
+    return max(0.5, _roc(scores, is_target == 1))  # Less than chance says no more than chance.
 
 
 def ridge(points: np.ndarray, goal: np.ndarray, others: np.ndarray) -> np.ndarray:

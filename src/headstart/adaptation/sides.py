@@ -57,10 +57,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the source comes from: its readable items with labels, or why there are none (`missing`)."""
+    """Where the source comes from: its readable items with labels, or why there are none (`missing`).
+
+    `known` are the contents of all of the source's items, those of its test split too, as hashes.
+    """
 
     side: Side | None
     missing: str = ""
+    known: frozenset[str] = frozenset()
 
 
 def masked(dataset: TableDataset) -> TableDataset:
@@ -81,7 +85,11 @@ def open_target(target: Any, modality: str, source: Source) -> TableDataset:
     if isinstance(target, TableDataset):
         dataset = target
     elif isinstance(target, (str, Path)) and _is_data(Path(target)):
-        dataset = open_dataset(source.model_copy(update={"uri": str(target)}), needs_label=False)
+        # Columns that are named for the source's sake may not be there.
+        unnamed = dict.fromkeys(("label_column", "split_column", "group_column"))
+        dataset = open_dataset(
+            source.model_copy(update={"uri": str(target), **unnamed, "answers": ()}), needs_label=False
+        )
     else:
         items = [target] if isinstance(target, (str, Path, np.ndarray)) else list(target)
         dataset = open_inputs(items, modality=modality, source=source)
@@ -153,11 +161,17 @@ def open_source(model: Model, context: Context, *, given: TableDataset | None = 
     inner = replace(context, seed=plan.seed)
     extraction, _ = parts_of(plan)
     _, form, material = gather(plan, dataset, first, extraction, Ledger(inner), strict=False)
-    return Origin(source_side(model, material, inner, form=form if _is_same(first, model) else None))
+    return origin_of(model, material, inner, form=form if _is_same(first, model) else None)
 
 
-def source_side(model: Model, material: Material, context: Context, *, form: Any = None) -> Side:
-    """Return the trained and validated items of a run's material as a side; `form`: that of features at hand."""
+def origin_of(model: Model, material: Material, context: Context, *, form: Any = None) -> Origin:
+    """Return the material of a run as the origin of what its model knows; `form`: that of features at hand."""
+    side = _source_side(model, material, context, form=form)
+    return Origin(side, known=frozenset(material.dataset.item_hashes()))
+
+
+def _source_side(model: Model, material: Material, context: Context, *, form: Any) -> Side:
+    """Return the trained and validated items of a run's material as a side."""
     rows = material.rows("train", "validation")
     part = material.dataset.subset(rows)
     if form is None:
@@ -202,10 +216,11 @@ def _is_same(first: Any, model: Model) -> bool:
     return first.spec.weights_sha256 == model.encoder.spec.weights_sha256
 
 
-def overlap(source: Side, target: Side) -> int:
-    """Return how many items of the target are items of the source, by their contents."""
-    known = set(source.dataset.item_hashes())
-    return sum(name in known for name in target.dataset.item_hashes())
+def unseen(origin: Origin, target: Side) -> np.ndarray:
+    """Return the rows of the target that are no items of the source, by their contents."""
+    return np.array(
+        [row for row, name in enumerate(target.dataset.item_hashes()) if name not in origin.known], int
+    )
 
 
 def said_of(origin: Origin, target: Side) -> list[str]:
@@ -214,15 +229,11 @@ def said_of(origin: Origin, target: Side) -> list[str]:
     if origin.side is None:
         lines.append(f"the source is not used: {origin.missing}; what needs the model alone goes on")
     else:
-        same = overlap(origin.side, target)
+        same = len(target) - len(unseen(origin, target))
         if same == len(target):
-            lines.append(
-                "every item of the target is one that the model was trained on: there is nothing to adapt to"
-            )
+            lines.append("every item of the target is one of the source's own: there is nothing to adapt to")
         elif same:
-            lines.append(
-                f"{same} of {len(target)} items of the target are ones that the model was trained on"
-            )
+            lines.append(f"{same} of {len(target)} items of the target are ones of the source's own")
     if target.unreadable:
         names = explain_items([name for name, _ in target.unreadable])
         count = len(target.unreadable)

@@ -76,7 +76,7 @@ def _view(name: str, source: np.ndarray, target: np.ndarray, *, seed: int) -> Vi
     draw = np.random.default_rng(seed)
     area = domain_area(source, target, np.arange(len(source)), draw)
     gap = float(np.abs(target.mean(0) - source.mean(0)).mean())
-    return View(name, len(source), len(target), max(0.5, area), gap)
+    return View(name, len(source), len(target), area, gap)
 
 
 def typical(points: Points, *, seed: int = 0) -> tuple[list[int], list[int]]:
@@ -93,8 +93,12 @@ def typical(points: Points, *, seed: int = 0) -> tuple[list[int], list[int]]:
     )
 
 
-def unlike_every_class(points: Points, truth: np.ndarray, *, own_mean: bool, seed: int = 0) -> float | None:
+def unlike_every_class(
+    points: Points, truth: np.ndarray, *, own_mean: bool, unseen: np.ndarray | None = None, seed: int = 0
+) -> float | None:
     """Return the share of target items further from every class than 19 of 20 unseen source items are from theirs.
+
+    Of the target only the rows `unseen` count, where they are given: items of the source are no unseen ones.
 
     Distances are by Mahalanobis to class means, which half of the source gives and the other half calibrates. Where the
     whole target looks different (`own_mean`) it is standardised by itself first, or everything would be far. None where
@@ -104,7 +108,8 @@ def unlike_every_class(points: Points, truth: np.ndarray, *, own_mean: bool, see
     half = np.zeros(len(truth), bool)
     half[order[: len(order) // 2]] = True
     known = np.intersect1d(truth[half], truth[~half])
-    if len(known) < 2 or len(truth) < 10 * len(known) or len(points.target) < FEW:
+    counted = np.arange(len(points.target)) if unseen is None else unseen
+    if len(known) < 2 or len(truth) < 10 * len(known) or len(counted) < FEW:
         return None
     is_own = half & np.isin(truth, known)
     target = points.target
@@ -112,7 +117,7 @@ def unlike_every_class(points: Points, truth: np.ndarray, *, own_mean: bool, see
         target = (target - target.mean(0)) / np.maximum(target.std(0), 0.5 * np.median(target.std(0)) + 1e-12)
     space = _within(points.source[is_own], truth[is_own])
     limit = np.quantile(space.nearest(points.source[~half & np.isin(truth, known)]), KNOWN)
-    return float((space.nearest(target) > limit).mean())
+    return float((space.nearest(target[counted]) > limit).mean())
 
 
 @dataclass(frozen=True)
@@ -166,21 +171,26 @@ def estimated_accuracy(
 
     `known` [k, C] are probabilities for held-out source items of class ids `truth` [k], `said` [m, C] those for the
     target. The confidence above which as many held-out items lie as are right is found, and the share of target items
-    above it returned; both sets are drawn anew for the band. None where fewer than 20 items are held out.
+    above it returned. For the band the held-out items are drawn anew, and both shares from what so many items allow
+    them to be (Jeffreys): all right of a few is no certainty. None where fewer than 20 items are held out.
     """
     if len(truth) < 20 or not len(said):
         return None
     right, ours, theirs = known.argmax(1) == truth, known.max(1), said.max(1)
     draw = np.random.default_rng(seed)
 
-    def share(held: np.ndarray, rows: np.ndarray) -> float:
-        limit = np.quantile(ours[held], 1 - right[held].mean(), method="lower")
-        return float((theirs[rows] >= limit).mean())
+    def above(held: np.ndarray, accuracy: float) -> int:
+        return int((theirs >= np.quantile(ours[held], 1 - accuracy, method="lower")).sum())
+
+    def likely(count: int, total: int) -> float:
+        return float(draw.beta(count + 0.5, total - count + 0.5))
 
     found = [
-        share(draw.integers(0, len(truth), len(truth)), draw.integers(0, len(said), len(said)))
+        likely(
+            above(draw.integers(0, len(truth), len(truth)), likely(int(right.sum()), len(truth))), len(said)
+        )
         for _ in range(draws)
     ]
     low, high = np.quantile(found, (0.025, 0.975))
-    value = share(np.arange(len(truth)), np.arange(len(said)))
+    value = above(np.arange(len(truth)), float(right.mean())) / len(said)
     return Estimate(value, min(value, float(low)), max(value, float(high)))

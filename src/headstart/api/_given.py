@@ -29,7 +29,9 @@ AUTO = "auto"
 
 
 def context_of(machine: Machine, seed: int, progress: Progress) -> Context:
-    """Return what a run on this machine needs."""
+    """Return what a run on this machine needs; PlanError for a seed that is none."""
+    if not isinstance(seed, int) or seed < 0:
+        raise PlanError(f"the seed is {seed!r}", expected="a whole number from 0", fix="--set seed=0")
     return Context(
         Store(machine.store),
         choose_device(machine.device),
@@ -95,4 +97,7 @@ def folder_of_model(source: Any) -> Path | None:
 
 def title_of(data: Any, otherwise: str) -> str:
     """Name data, or a model folder, by the last part of where they lie."""
-    return (Path(data).stem if isinstance(data, (str, Path)) and len(str(data)) < 4096 else "") or otherwise
+    if not isinstance(data, (str, Path)) or len(str(data)) >= 4096:
+        return otherwise
+    path = Path(data)
+    return (path.name if path.is_dir() else path.stem) or otherwise

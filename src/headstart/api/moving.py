@@ -150,6 +150,11 @@ def shift(
 
     given = sections(settings or {})
     where = folder_of_model(source)
+    if where is not None:
+        others = {name: value for name, value in given.items() if name not in ("data", "seed")}
+        refuse_left(
+            {**({"encoder": encoder} if encoder else {}), **others}, expected="data.* or seed with a model"
+        )
     title = f"{title_of(where or source, 'source')} to {title_of(target, 'target')}"
     context = context_of(machine or read_machine(), given.get("seed", 0), progress)
     if where is not None:
@@ -192,7 +197,7 @@ def adapt(
     DataError for an empty target, PlanError for one of another modality or a model of another task than classification.
     """
     from headstart.adaptation.run import Wish, adapted, default_output
-    from headstart.adaptation.sides import open_target, require_classes
+    from headstart.adaptation.sides import open_target, plan_of, require_classes
 
     given = sections(settings or {})
     seed, reading = given.pop("seed", 0), given.pop("data", {})
@@ -204,9 +209,16 @@ def adapt(
     how = parse(Source, reading, what="--set data.*")
     labels, how = how.answer_files, how.model_copy(update={"answers": ()})
     items = open_target(target, loaded.encoder.spec.modality, how)
-    given_source = (
-        None if source is None else opened_data(source, how.model_copy(update={"uri": uri_of(source)}))
-    )
+    given_source = None
+    if source is not None:
+        plan = plan_of(loaded)
+        learnt = plan.data if plan else how
+        given_source = opened_data(
+            source,
+            learnt.model_copy(
+                update={"uri": uri_of(source), **how.model_dump(include=set(reading) - {"answers"})}
+            ),
+        )
     title = title_of(target, "target")
     wish = Wish(items, title, given_source, chosen, tuple(Path(one) for one in labels))
     context = context_of(machine or read_machine(), seed, progress)

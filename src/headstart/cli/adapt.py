@@ -37,7 +37,9 @@ def adapt(
     ] = None,
     ask: Annotated[
         int,
-        typer.Option(metavar="N", min=0, help="Write a table of N items whose labels would help to choose."),
+        typer.Option(
+            metavar="N", min=0, max=100, help="Write a table of N items whose labels would help to choose."
+        ),
     ] = 0,
     output: Annotated[
         Path | None,
@@ -53,8 +55,9 @@ def adapt(
     """Adapt MODEL to unlabelled items of another domain: the shift is measured, many ways race, nothing is one."""
     from headstart import api
     from headstart.adaptation.asking import refuse_filled, write_questions
+    from headstart.adaptation.run import default_output
 
-    folder = output or Path("adapted") / f"{model.name or 'model'}-{Path(target).stem or 'target'}"
+    folder = (output or default_output(model, api.title_of(target, "target"))).resolve()
     ask_file = folder.with_name(f"{folder.name}-ask.csv") if ask else None
     if ask_file is not None:
         refuse_filled(ask_file)

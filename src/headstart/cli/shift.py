@@ -43,7 +43,7 @@ def shift(
     """Measure how TARGET differs from SOURCE: not at all, in the shares of its classes, in its looks, or in both."""
     from headstart import api
 
-    folder = output or Path("shifts") / f"{Path(source).stem or 'source'}-{Path(target).stem or 'target'}"
+    folder = output or Path("shifts") / f"{api.title_of(source, 'source')}-{api.title_of(target, 'target')}"
     machine = options.machine(store=store, device=device, threads=threads)
     with progress(quiet=quiet) as show:
         found = api.shift(

@@ -51,7 +51,7 @@ def extract_heads(
     ]
     targets = material.targets(rows)
     groups = [material.groups[row] for row in rows]
-    done = race_heads(model, _forms(model.encoder, form, views), targets, groups, settings, context)
+    done = race_heads(model, racing_forms(model.encoder, form, views), targets, groups, settings, context)
     held_out = [targets[index] for index in done.held_out]
     if carried and not carried.fresh:
         done = _beside_carried(
@@ -87,7 +87,7 @@ def contender(name: str, task: Task, outputs: Any, targets: Sequence[Target], se
     return Candidate(name, quality, error, found["loss"], seconds)
 
 
-def _forms(encoder: Encoder, form: Form, views: Sequence[Rows]) -> dict[Form, list[Rows]]:
+def racing_forms(encoder: Encoder, form: Form, views: Sequence[Rows]) -> dict[Form, list[Rows]]:
     """Return the forms of features that race, each with its views."""
     if form != "depths":
         return {form: list(views)}

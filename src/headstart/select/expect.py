@@ -75,8 +75,7 @@ def expected(
     """
     every = {**history.traits, **traits}
     places = [list(every).index(name) for name in traits]
-    whole = prior(every, history.runs)
-    known = Prior(whole.mean[places], whole.variance[places], whole.num_sets[places])
+    known = prior(every, history.runs).of(places)
     discrepancy, spread = discrepancy_of(history.traits, history.runs), spread_of(history)
     posterior = combine(known, quality, error, discrepancy=discrepancy, spread=spread)
     probed = np.isfinite(quality)

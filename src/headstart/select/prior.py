@@ -3,7 +3,8 @@
 All is said in z-scores: how many standard deviations a network's fine-tuned quality lies above the mean of its rivals
 on the same data. A network's mean z-score over other data sets is what predicts best; what its traits (size, ImageNet
 score, pretraining) say stands in for it where it ran on few or none. Both are shrunk by the certainty of each, and so
-is the probe (empirical Bayes, Efron and Morris 1975).
+is the probe (empirical Bayes, Efron and Morris 1975), of which what its network is known for is taken off first: where
+features serve well as they are and training adds little, a good probe says less.
 """
 
 from __future__ import annotations
@@ -40,11 +41,20 @@ SHARED = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """The expected z-score of each network [M], its variance [M], and the data sets that it rests on [M]."""
+    """The expected z-score of each network [M], its variance [M], and the data sets that it rests on [M].
+
+    `habit` [M] is how far the z-score of a network's probe usually lies above that of its fine-tuning.
+    """
 
     mean: np.ndarray
     variance: np.ndarray
     num_sets: np.ndarray
+    habit: np.ndarray
+
+    def of(self, places: Sequence[int]) -> Prior:
+        """Return it for some of the networks."""
+        rows = list(places)
+        return Prior(self.mean[rows], self.variance[rows], self.num_sets[rows], self.habit[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +118,23 @@ def prior(traits: Mapping[str, Traits], runs: Sequence[Run]) -> Prior:
     expected, between = _regressed(design, beliefs, means, count, within)
     certainty = count / within + 1 / between
     mean = (count / within * means + expected / between) / certainty
-    return Prior(mean, within + 1 / certainty, count.astype(int))
+    return Prior(mean, within + 1 / certainty, count.astype(int), _habits(names, runs, scores))
+
+
+def _habits(
+    names: Sequence[str], runs: Sequence[Run], scores: Mapping[str, Mapping[str, float]]
+) -> np.ndarray:
+    """Return how far each network's probes [M] lay above its fine-tuning in z-scores, shrunk towards not at all."""
+    gaps: defaultdict[str, list[float]] = defaultdict(list)
+    for data, row in scores.items():
+        frozen = {run.model: run.frozen for run in runs if run.data == data and math.isfinite(run.frozen)}
+        probed = [name for name in row if name in frozen]
+        if len(probed) >= FEWEST_NETWORKS:
+            said = standardised(np.array([frozen[name] for name in probed]))
+            came = np.array([row[name] for name in probed])
+            for name, gap in zip(probed, said - (came - came.mean()), strict=True):
+                gaps[name].append(float(gap))
+    return np.array([sum(gaps[name]) / (len(gaps[name]) + CREDIT) for name in names])
 
 
 def _design(traits: Sequence[Traits]) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +189,8 @@ def combine(
         return Posterior(known.mean, known.variance, np.ones(len(quality)))
     scale = scale_of(known, quality, error, discrepancy=discrepancy, spread=spread)
     level = float(known.mean[probed].mean())
-    reading = np.where(probed, (quality - np.nanmean(quality)) / scale + level, 0.0)
+    habit = known.habit - known.habit[probed].mean()
+    reading = np.where(probed, (quality - np.nanmean(quality)) / scale - habit + level, 0.0)
     noise = discrepancy + (np.where(probed, error, 0.0) / scale) ** 2
     share = np.where(probed, noise / (noise + known.variance), 1.0)
     mean = share * known.mean + (1 - share) * reading
@@ -198,14 +225,14 @@ def discrepancy_of(traits: Mapping[str, Traits], runs: Sequence[Run]) -> float:
         row = {name: run for name, run in here.items() if math.isfinite(run.frozen)}
         if len(row) < FEWEST_NETWORKS:
             continue
-        known = prior(traits, [run for run in runs if run.data != left_out])
-        places = [names.index(name) for name in row]
+        known = prior(traits, [run for run in runs if run.data != left_out]).of([*map(names.index, row)])
         truth = np.array(list(z_scores(list(row.values()))[left_out].values()))
         probe = standardised(np.array([run.frozen for run in row.values()]))
-        expected = known.mean[places] - known.mean[places].mean()
+        probe -= known.habit - known.habit.mean()
+        expected = known.mean - known.mean.mean()
         cross += float(((truth - expected) * (probe - expected)).sum())
         square += float(((probe - expected) ** 2).sum())
-        variances += known.variance[places].tolist()
+        variances += known.variance.tolist()
         deviation = float(np.std([run.frozen for run in row.values()])) or 1.0
         own += [(run.frozen_error / deviation) ** 2 for run in row.values()]
     slope = min(max(cross / square, 0.02), 0.98)

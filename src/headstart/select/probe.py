@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +17,7 @@ from headstart.data.audit import audit
 from headstart.features.encode import Encoded, Rows, encode, take
 from headstart.features.runtime import choose_runtime
 from headstart.model import Model, open_encoder
-from headstart.pipeline.heads import race_heads
+from headstart.pipeline.heads import race_heads, racing_forms
 from headstart.pipeline.material import audited, clusters, drawn
 from headstart.planning import TIMED_ITEMS, sample_values
 from headstart.select.scores import h_score, logme
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from headstart.train.runtime import Context
 
 FOLDS = 5
-REPEATS, FEW_ITEMS = 3, 500
+REPEATS, FEW_ITEMS = 3, 1_000
 """With fewer items than FEW_ITEMS, folds are drawn REPEATS times."""
 FEWEST_VALUES = 8
 """Fewest items that numbers, several labels or tags are probed on."""
@@ -218,33 +218,32 @@ def probe(seen: Seen, items: Items, context: Context) -> Probe:
             fix="leave it out of the candidates",
         )
     rows = take(seen.encoded.features, [place[row] for row in items.rows])
-    features = _forms(encoder, seen.form, rows)
+    views = racing_forms(encoder, seen.form, [rows])
     model = Model(encoder, task, None, seen.settings)
-    scores, item_quality = _raced(model, features, items, context)
+    scores, item_quality = _raced(model, views, items, context)
     best = max(scores, key=lambda name: scores[name][0])
     nearest = [score for name, (score, _) in scores.items() if name.startswith("knn")]
     pace = timed(encoder, sample_values(items.dataset, encoder, TIMED_ITEMS), context, task.form)
     return Probe(
         *scores[best],
         knn=max(nearest, default=None),
-        **_closed_forms(list(features.values())[-1], items, task),
+        **_closed_forms(_final(encoder, seen.form, rows), items, task),
         item_quality=item_quality,
         encode_seconds=pace.latency / context.threads if seen.item_seconds is None else seen.item_seconds,
         pace=pace,
     )
 
 
-def _forms(encoder: Encoder, form: Form, rows: Rows) -> dict[Form, Rows]:
-    """Return the features that heads race on: the final ones, and of transformers the mean of all layers."""
+def _final(encoder: Encoder, form: Form, rows: Rows) -> Rows:
+    """Return the final features, or of transformers the mean of all layers: what closed-form scores look at."""
     if form != "depths":
-        return {form: rows}
-    wide = cast("np.ndarray", rows)
-    names: list[Form] = ["pooled", *(["layers"] if "layers" in encoder.spec.width else [])]
-    return {name: wide[:, encoder.spec.columns(name)] for name in names}
+        return rows
+    name: Form = "layers" if "layers" in encoder.spec.width else "pooled"
+    return cast("np.ndarray", rows)[:, encoder.spec.columns(name)]
 
 
 def _raced(
-    model: Model, features: dict[Form, Rows], items: Items, context: Context
+    model: Model, views: Mapping[Form, Sequence[Rows]], items: Items, context: Context
 ) -> tuple[dict[str, tuple[float, float]], np.ndarray]:
     """Return (quality, standard error) of every kind of head, and how well each item was answered by the best.
 
@@ -257,7 +256,6 @@ def _raced(
     quality = np.zeros(len(items.rows))
     for repeat in range(repeats):
         drawn = replace(context, seed=context.seed + repeat)
-        views: dict[Form, list[Rows]] = {name: [rows] for name, rows in features.items()}
         done = race_heads(model, views, items.targets, items.groups, settings, drawn)
         best: dict[str, tuple[float, float]] = {}
         for row in done.race:
