@@ -145,7 +145,8 @@ class _Suffix(nn.Module):
         flat, item = flat[kept], item[kept]
         words = (flat[..., -2] * WORD_BASE + flat[..., -1]).round().long()
         tokens = Tokens(words, flat[..., -3] > 0, words, item, crossing.shape[0])
-        return joined(in_parts(self._vectors, flat[..., :-3], tokens.mask), tokens, self.form)
+        states = flat[..., :-3].contiguous()  # Rows of another stride may come to other bits.
+        return joined(in_parts(self._vectors, states, tokens.mask), tokens, self.form)
 
     def _vectors(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return what is kept of windows [M, T, D]."""
