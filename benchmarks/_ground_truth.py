@@ -115,11 +115,8 @@ def main() -> int:
         there = next((row for row in read() if _is_of(row, network.name, name)), None)
         missing = [seed for seed in given.seeds if there and str(seed) not in there.get("repeats", {})]
         if there and given.probe:
-            change(
-                network.name,
-                name,
-                probe=probed(network, Table.read(name, stage(name, given.folder)), machine),
-            )
+            table = Table.read(name, stage(name, given.folder))
+            change(network.name, name, "probe", probed(network, table, machine))
         if there and not missing:
             continue
         if time.monotonic() > ends:
@@ -129,7 +126,7 @@ def main() -> int:
         output = given.folder / f"model-{os.getpid()}"
         if there:
             found = repeated(network, table, machine, output, missing)
-            change(network.name, name, repeats={**there.get("repeats", {}), **found})
+            change(network.name, name, "repeats", found)
             print(f"{time.strftime('%H:%M:%S')} {network.name} {name} {found}"[:150], flush=True)
         else:
             row = measure(network, table, machine, output)
@@ -160,11 +157,12 @@ def add(row: Mapping[str, Any]) -> None:
         _write([one for one in read() if (one["model"], one["data"]) != (row["model"], row["data"])] + [row])
 
 
-def change(model: str, data: str, **values: Any) -> None:
-    """Change values of a row that is there."""
+def change(model: str, data: str, part: str, found: Mapping[str, Any]) -> None:
+    """Add what was found to a part of a row that is there, over what that held of the same names."""
     with _alone():
         rows = read()
-        next(row for row in rows if _is_of(row, model, data)).update(values)
+        row = next(row for row in rows if _is_of(row, model, data))
+        row[part] = {**row.get(part, {}), **found}
         _write(rows)
 
 

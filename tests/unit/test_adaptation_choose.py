@@ -289,6 +289,25 @@ def test_labels_overrule_the_votes_both_ways(trained: tuple[Model, np.ndarray, n
     assert "speak against" in choice.reasons[-1]
 
 
+def test_labels_change_nothing_where_chance_alone_sets_two_ways_apart(
+    trained: tuple[Model, np.ndarray, np.ndarray],
+) -> None:
+    truth = np.arange(120) % 3
+    wrong = (truth + 1) % 3
+    place = np.arange(120)
+    before = says(np.where(place % 2 == 0, wrong, truth))
+    good, better = (says(np.where(place < count, wrong, truth)) for count in (2, 1))
+    few = Labels(np.arange(20), truth[:20])
+    found = contest(
+        trained[0], (NOTHING, "nothing", before), ("standardised, self-training", "cached", good),
+        ("propagation", "cached", better),
+    )  # fmt: skip
+    choice = choose(found, "appearance", clusters=truth, labels=few)
+    counted = {row.name: row.labelled for row in choice.verdicts}
+    assert (counted["standardised, self-training"], counted["propagation"]) == ((9, 1), (9, 0))
+    assert choice.chosen == "standardised, self-training"
+
+
 def test_a_partial_shift_is_answered_only_where_the_model_is_less_sure_than_before(
     trained: tuple[Model, np.ndarray, np.ndarray],
 ) -> None:

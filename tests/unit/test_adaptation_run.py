@@ -67,6 +67,56 @@ def test_an_adapted_model_is_better_by_night_and_evaluate_reads_it(own: Path, wo
     assert found.estimate is None and "confidence" in found.why_no_estimate
 
 
+def test_only_where_the_looks_are_as_before_an_adapted_model_promises_a_rate_of_errors(
+    own: Path, world: Path, tmp_path: Path
+):
+    moved = load_model(adapt(own, world / "night").folder)
+    with pytest.raises(PlanError, match="no items like those it meets"):
+        moved.threshold(0.2)
+    alike = load_model(adapt(own, world / "day", output=tmp_path / "alike").folder)
+    assert alike.threshold(0.2) == load_model(own / "model").threshold(0.2)
+
+
+def test_a_source_in_a_table_is_read_as_it_was_when_the_model_was_fitted(tmp_path: Path, world: Path):
+    pictures = write(tmp_path / "all", *halves()[0])
+    names = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png"))
+    rows = [f"{tmp_path}/all/{name},{name.partition('/')[0]}" for name in names]
+    source = tmp_path / "pictures.csv"
+    source.write_text("\n".join(["path,sort", *rows]))
+    settings = {"data.label_column": "sort"}
+    headstart.fit(
+        source, encoder="tiny-cnn", output=tmp_path / "model", settings=settings, machine=machine(tmp_path)
+    )
+    moved = source.rename(tmp_path / "moved.csv")
+    for given in ({}, settings):
+        found = adapt(tmp_path, world / "night", source=moved, settings=given, output=tmp_path / "adapted")
+        assert found.shifted.measured is not None
+        assert found.shifted.num_source > 0
+        shutil.rmtree(tmp_path / "adapted")
+    unlabelled = tmp_path / "unlabelled.csv"
+    unlabelled.write_text("\n".join(["path", *(row.rpartition(",")[0] for row in rows[:20])]))
+    assert adapt(tmp_path, unlabelled, source=moved, settings=settings).shifted.num_target == 20
+
+
+def test_settings_that_play_no_part_and_odd_seeds_are_refused(own: Path, world: Path):
+    for given in ({"encoder": "tiny-cnn"}, {"settings": {"finetune.epochs": 3}}):
+        with pytest.raises(PlanError, match="plays no part"):
+            headstart.shift(own / "model", world / "night", machine=machine(own), **given)
+    for seed in ("abc", -1, True, 0.5):
+        with pytest.raises(PlanError, match="seed"):
+            adapt(own, world / "night", settings={"seed": seed})
+
+
+def test_folders_whose_names_differ_after_a_dot_keep_them(
+    own: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(own)
+    shutil.copytree(world / "night", own / "night.v1")
+    found = headstart.adapt("model", "night.v1", machine=machine(own))
+    assert found.folder == Path("adapted/model-night.v1")
+    assert "night.v1" in found.shifted.title
+
+
 def test_permuting_the_labels_of_the_target_changes_no_byte_of_the_model(world: Path, tmp_path: Path):
     names = sorted(str(path.relative_to(world / "night")) for path in (world / "night").rglob("*.png"))
     labels = [Path(name).parent.name for name in names]

@@ -196,8 +196,9 @@ def test_an_estimate_from_few_items_that_are_all_right_is_no_certainty():
 
 def test_items_of_the_source_do_not_count_as_unlike_every_class(halves):
     features, truth, target, _ = halves
-    both = Points(features, np.concatenate([features[:100], target[:9]]))
-    whole = unlike_every_class(both, truth, own_mean=False)
+    both = Points(features, np.concatenate([features[:100], 40 + target[:9]]))
+    everything = unlike_every_class(both, truth, own_mean=False)
     new = unlike_every_class(both, truth, own_mean=False, unseen=np.arange(100, 109))
-    assert whole is not None and new is not None
+    assert everything is not None and everything < 0.5
+    assert new == 1.0
     assert unlike_every_class(both, truth, own_mean=False, unseen=np.arange(100, 104)) is None

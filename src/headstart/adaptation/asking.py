@@ -104,6 +104,12 @@ def _why(shares: np.ndarray, names: Sequence[str]) -> str:
     return " or ".join(f"{names[number]} ({100 * shares[number]:.0f}% of the ways)" for number in found[:3])
 
 
+def questions_beside(folder: Path) -> Path:
+    """Return where the questions about an adaptation that goes to a folder are written."""
+    named = folder if folder.name.strip(".") else folder.resolve()
+    return named.with_name(f"{named.name}-ask.csv")
+
+
 def refuse_filled(path: Path) -> None:
     """Refuse to write over a table in which a person has begun to fill in labels (StoreError)."""
     if not path.is_file() or path.read_bytes().count(b"\n") < 2:

@@ -57,7 +57,7 @@ def look(origin: Origin, target: Side, model: Model, *, title: str, seed: int = 
         groups=source.groups,
         seed=seed,
     )
-    points = points_of(source, target)
+    points, new = points_of(source, target), unseen(origin, target)
     first, second = typical(points, seed=seed)
     answers = nothing.probabilities.argmax(1)
     return Shifted(
@@ -71,9 +71,10 @@ def look(origin: Origin, target: Side, model: Model, *, title: str, seed: int = 
             points,
             source.targets,
             own_mean=shift.kind in ("appearance", "both"),
-            unseen=unseen(origin, target),
+            unseen=new,
             seed=seed,
         ),
+        num_unseen=len(new),
         notes=tuple(notes),
         **common,
     )

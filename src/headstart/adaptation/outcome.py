@@ -71,7 +71,8 @@ class Sketch:
 class Shifted:
     """What was found of a shift: `measured` is None where it could not be measured, which `notes` explain.
 
-    `unlike` is the share of the target that is unlike every class of the source; 0.05 are expected by chance.
+    `unlike` is the share of the `num_unseen` target items, those that are none of the source's own, that is unlike
+    every class of the source; 0.05 are expected by chance.
     """
 
     title: str
@@ -88,6 +89,7 @@ class Shifted:
     before: Sketch
     notes: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
+    num_unseen: int = 0
 
     @property
     def has_moved(self) -> bool:
@@ -97,10 +99,10 @@ class Shifted:
     @property
     def has_unknown(self) -> bool:
         """Whether so much of the target is unlike every class, chance aside, that it may hold unknown ones."""
-        if self.unlike is None:
+        if self.unlike is None or not self.num_unseen:
             return False
         is_apart = self.measured is not None and self.measured.area_reweighted >= MOSTLY_APART
-        error = math.sqrt(self.unlike * (1 - self.unlike) / self.num_target)
+        error = math.sqrt(self.unlike * (1 - self.unlike) / self.num_unseen)
         surely = self.unlike - NormalDist().inv_cdf(0.95) * error
         return self.unlike >= (WARNED_APART if is_apart else WARNED) and surely >= LEAST_UNLIKE
 

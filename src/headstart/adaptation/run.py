@@ -208,25 +208,19 @@ class _Work:
 def _calibrated(chosen: Candidate, contest: Field, *, has_moved: bool) -> Candidate:
     """Return the chosen candidate with the held-out outputs of its own head, by which it may abstain.
 
-    Where the looks of the target have moved, source items cannot promise a rate of errors there.
+    It gets none where the looks of the target have moved, so that source items promise no rate of errors there, and
+    where nothing was held out from the new head.
     """
     if not has_moved and chosen.family in ("nothing", "trained"):
         return chosen
-    model = chosen.model
-    held = model.calibration
-    if isinstance(model.head, OffsetHead) and chosen.family == "prior" and not has_moved:
-        calibration = {"logits": held["logits"] + model.head.offset, "targets": held["targets"]}
-    elif chosen.held_out is not None and not has_moved:
-        calibration = {
-            "logits": torch.from_numpy(np.ascontiguousarray(chosen.held_out, np.float32)),
-            "targets": torch.from_numpy(np.ascontiguousarray(contest.truth)),
-        }
-    else:  # Nor can they where nothing was held out from the new head.
-        calibration = {
-            "logits": torch.zeros(0, chosen.target.shape[1]),
-            "targets": torch.zeros(0, dtype=torch.int64),
-        }
-    return replace(chosen, model=replace(model, calibration=calibration))
+    model, held = chosen.model, chosen.model.calibration
+    logits, targets = torch.zeros(0, chosen.target.shape[1]), torch.zeros(0, dtype=torch.int64)
+    if not has_moved and isinstance(model.head, OffsetHead) and chosen.family == "prior":
+        logits, targets = held["logits"] + model.head.offset, held["targets"]
+    elif not has_moved and chosen.held_out is not None:
+        logits = torch.from_numpy(np.ascontiguousarray(chosen.held_out, np.float32))
+        targets = torch.from_numpy(np.ascontiguousarray(contest.truth))
+    return replace(chosen, model=replace(model, calibration={"logits": logits, "targets": targets}))
 
 
 def _tried(contest: Field, choice: Choice) -> tuple[Tried, ...]:

@@ -1,6 +1,6 @@
 """The verbs, one function each: fit (plan, then run), explain, audit, rank, prove, labels, pretrain, adapt, ..."""
 
-from headstart.api._given import Data, Progress, title_of
+from headstart.api._given import Data, Progress
 from headstart.api.fitting import METHODS, explain, fit, foresee, open_plan, plan, run
 from headstart.api.looking import audit, labels, prove, rank
 from headstart.api.moving import adapt, chain, explain_chain, open_chain, pretrain, shift
@@ -29,5 +29,4 @@ __all__ = [
     "rank",
     "run",
     "shift",
-    "title_of",
 ]

@@ -30,7 +30,7 @@ AUTO = "auto"
 
 def context_of(machine: Machine, seed: int, progress: Progress) -> Context:
     """Return what a run on this machine needs; PlanError for a seed that is none."""
-    if not isinstance(seed, int) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise PlanError(f"the seed is {seed!r}", expected="a whole number from 0", fix="--set seed=0")
     return Context(
         Store(machine.store),
@@ -93,11 +93,3 @@ def folder_of_model(source: Any) -> Path | None:
     from headstart.model import FACTS
 
     return Path(source) if isinstance(source, (str, Path)) and (Path(source) / FACTS).is_file() else None
-
-
-def title_of(data: Any, otherwise: str) -> str:
-    """Name data, or a model folder, by the last part of where they lie."""
-    if not isinstance(data, (str, Path)) or len(str(data)) >= 4096:
-        return otherwise
-    path = Path(data)
-    return (path.name if path.is_dir() else path.stem) or otherwise

@@ -27,6 +27,7 @@ from headstart.core.settings import (
     parse,
 )
 from headstart.core.types import Audit
+from headstart.data import title_of
 from headstart.planning import proposed, sections
 from headstart.train.runtime import Event, ignore
 
@@ -111,7 +112,7 @@ def prove(
     given = sections(settings or {})
     source, dataset = labelled(data, given.pop("data", {}))
     asked = parse(Prove, given.pop("prove", {}), what="--set prove.*")
-    question = Question(Path(source.uri).stem or "data", **asked.model_dump())
+    question = Question(title_of(source.uri, "data"), **asked.model_dump())
     context = context_of(machine or read_machine(), 0, progress)
     opened = proposed(dataset, source, encoder=encoder, method="finetune", given=given, context=context)
     proof = proven(opened, question, context)
@@ -143,7 +144,7 @@ def labels(
     given = sections(settings or {})
     source = parse(Source, {"uri": uri_of(data), **given.pop("data", {})}, what="--set data.*")
     dataset = opened_data(data, source, needs_label=False)
-    title = Path(source.uri).stem or "labels"
+    title = title_of(source.uri, "labels")
     folder = free_folder(output, title)
     context = context_of(machine or read_machine(), 0, progress)
     opened = proposed(dataset, source, encoder=encoder, method="extract", given=given, context=context)

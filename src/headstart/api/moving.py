@@ -16,7 +16,6 @@ from headstart.api._given import (
     opened_data,
     refuse_left,
     source_of,
-    title_of,
     uri_of,
 )
 from headstart.api.fitting import open_plan
@@ -29,6 +28,7 @@ from headstart.core.settings import (
     Source,
     parse,
 )
+from headstart.data import title_of
 from headstart.planning import proposed, sections
 from headstart.train.runtime import ignore
 
@@ -71,7 +71,7 @@ def pretrain(
     context = context_of(machine or read_machine(), 0, progress)
     method = "finetune" if pilot else "extract"
     opened = proposed(dataset, source, encoder=encoder, method=method, given=given, context=context)
-    title = f"{Path(source.uri).stem or 'arrays'}{'-pilot' if pilot else ''}"
+    title = f"{title_of(source.uri, 'arrays')}{'-pilot' if pilot else ''}"
     folder = output or Path("pretrained") / title
     return pretrained(Request(opened, asked, pilot), replace(context, seed=opened.plan.seed), output=folder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,11 +55,12 @@ def adapt(
 ) -> None:
     """Adapt MODEL to unlabelled items of another domain: the shift is measured, many ways race, nothing is one."""
     from headstart import api
-    from headstart.adaptation.asking import refuse_filled, write_questions
+    from headstart.adaptation.asking import questions_beside, refuse_filled, write_questions
     from headstart.adaptation.run import default_output
+    from headstart.data import title_of
 
-    folder = (output or default_output(model, api.title_of(target, "target"))).resolve()
-    ask_file = folder.with_name(f"{folder.name}-ask.csv") if ask else None
+    folder = output or default_output(model, title_of(target, "target"))
+    ask_file = questions_beside(folder) if ask else None
     if ask_file is not None:
         refuse_filled(ask_file)
     given = options.settings_of(settings)
@@ -72,8 +74,6 @@ def adapt(
     if ask_file is not None:
         write_questions(found.asked[:ask], ask_file)
     if json:
-        from json import loads
-
         print_json(loads(found.to_json()))
     elif not quiet:
         _print(found, ask_file)

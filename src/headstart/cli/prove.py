@@ -49,8 +49,9 @@ def prove(
 ) -> None:
     """Prove what transfer gains on DATA: frozen and fine-tuned beside training from scratch, at an equal cost."""
     from headstart import api
+    from headstart.data import title_of
 
-    folder = output or Path("proofs") / (Path(data).stem or "data")
+    folder = output or Path("proofs") / title_of(data, "data")
     asked = options.wishes("prove", minutes=minutes, seeds=seeds, target=target)
     with progress(quiet=quiet) as show:
         proof = api.prove(

@@ -42,8 +42,9 @@ def shift(
 ) -> None:
     """Measure how TARGET differs from SOURCE: not at all, in the shares of its classes, in its looks, or in both."""
     from headstart import api
+    from headstart.data import title_of
 
-    folder = output or Path("shifts") / f"{api.title_of(source, 'source')}-{api.title_of(target, 'target')}"
+    folder = output or Path("shifts") / f"{title_of(source, 'source')}-{title_of(target, 'target')}"
     machine = options.machine(store=store, device=device, threads=threads)
     with progress(quiet=quiet) as show:
         found = api.shift(

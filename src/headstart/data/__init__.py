@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from headstart.core.errors import DataError
 from headstart.core.settings import Source
@@ -13,6 +14,9 @@ from headstart.data.folders import open_folder
 from headstart.data.tables import is_table, open_table, open_tables
 from headstart.data.tagged import conll_files, is_conll, open_conll
 
+LONGEST_PATH = 4096
+"""Characters; what is longer is a text."""
+
 __all__ = [
     "TableDataset",
     "from_arrays",
@@ -20,6 +24,7 @@ __all__ = [
     "from_texts",
     "open_dataset",
     "require_targets",
+    "title_of",
     "with_answers",
 ]
 
@@ -36,6 +41,14 @@ def open_dataset(source: Source, *, needs_label: bool = True) -> TableDataset:
             fix="pass its path",
         )
     return with_answers(_opened(source, needs_label=needs_label and not source.answer_files), source)
+
+
+def title_of(data: Any, otherwise: str) -> str:
+    """Name data, or a model folder, by the last part of where they lie; data in memory, or ".", as `otherwise` says."""
+    if not isinstance(data, (str, Path)) or len(str(data)) >= LONGEST_PATH:
+        return otherwise
+    path = Path(data)
+    return (path.name if path.is_dir() else path.stem) or otherwise
 
 
 def _opened(source: Source, *, needs_label: bool) -> TableDataset:

@@ -75,7 +75,7 @@ def expected(
     """
     every = {**history.traits, **traits}
     places = [list(every).index(name) for name in traits]
-    known = prior(every, history.runs).of(places)
+    known = prior(every, history.runs).at(places)
     discrepancy, spread = discrepancy_of(history.traits, history.runs), spread_of(history)
     posterior = combine(known, quality, error, discrepancy=discrepancy, spread=spread)
     probed = np.isfinite(quality)

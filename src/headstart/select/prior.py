@@ -43,7 +43,7 @@ SHARED = 0.5
 class Prior:
     """The expected z-score of each network [M], its variance [M], and the data sets that it rests on [M].
 
-    `habit` [M] is how far the z-score of a network's probe usually lies above that of its fine-tuning.
+    `habit` [M] is how far the z-score of each network's probe usually lies above that of its fine-tuning.
     """
 
     mean: np.ndarray
@@ -51,8 +51,8 @@ class Prior:
     num_sets: np.ndarray
     habit: np.ndarray
 
-    def of(self, places: Sequence[int]) -> Prior:
-        """Return it for some of the networks."""
+    def at(self, places: Sequence[int]) -> Prior:
+        """Return it for the networks at these places."""
         rows = list(places)
         return Prior(self.mean[rows], self.variance[rows], self.num_sets[rows], self.habit[rows])
 
@@ -105,7 +105,8 @@ def prior(traits: Mapping[str, Traits], runs: Sequence[Run]) -> Prior:
     are estimated from `runs` (of networks that `traits` names), shrunk to what is believed without any.
     """
     names = list(traits)
-    scores = z_scores([run for run in runs if run.model in traits])
+    known = [run for run in runs if run.model in traits]
+    scores = z_scores(known)
     of_network = [[row[name] for row in scores.values() if name in row] for name in names]
     count = np.array([len(row) for row in of_network], dtype=np.float64)
     means = np.array([float(np.mean(row)) if row else 0.0 for row in of_network])
@@ -118,22 +119,25 @@ def prior(traits: Mapping[str, Traits], runs: Sequence[Run]) -> Prior:
     expected, between = _regressed(design, beliefs, means, count, within)
     certainty = count / within + 1 / between
     mean = (count / within * means + expected / between) / certainty
-    return Prior(mean, within + 1 / certainty, count.astype(int), _habits(names, runs, scores))
+    return Prior(mean, within + 1 / certainty, count.astype(int), _habits(names, known))
 
 
-def _habits(
-    names: Sequence[str], runs: Sequence[Run], scores: Mapping[str, Mapping[str, float]]
-) -> np.ndarray:
-    """Return how far each network's probes [M] lay above its fine-tuning in z-scores, shrunk towards not at all."""
+def _habits(names: Sequence[str], runs: Sequence[Run]) -> np.ndarray:
+    """Return how far each network's probes [M] lay above its fine-tuning in z-scores, shrunk towards not at all.
+
+    As in `z_scores`, a data set counts for less the more of its spread is chance.
+    """
+    by_set: defaultdict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if math.isfinite(run.frozen):
+            by_set[run.data].append(run)
     gaps: defaultdict[str, list[float]] = defaultdict(list)
-    for data, row in scores.items():
-        frozen = {run.model: run.frozen for run in runs if run.data == data and math.isfinite(run.frozen)}
-        probed = [name for name in row if name in frozen]
-        if len(probed) >= FEWEST_NETWORKS:
-            said = standardised(np.array([frozen[name] for name in probed]))
-            came = np.array([row[name] for name in probed])
-            for name, gap in zip(probed, said - (came - came.mean()), strict=True):
-                gaps[name].append(float(gap))
+    for row in by_set.values():
+        if len(row) >= FEWEST_NETWORKS:
+            said, came = (np.array([getattr(run, part) for run in row]) for part in ("frozen", "fine_tuned"))
+            told = (standardised(said) - standardised(came)) * _reliability(came, row[0].n_test)
+            for run, gap in zip(row, told, strict=True):
+                gaps[run.model].append(float(gap))
     return np.array([sum(gaps[name]) / (len(gaps[name]) + CREDIT) for name in names])
 
 
@@ -225,7 +229,9 @@ def discrepancy_of(traits: Mapping[str, Traits], runs: Sequence[Run]) -> float:
         row = {name: run for name, run in here.items() if math.isfinite(run.frozen)}
         if len(row) < FEWEST_NETWORKS:
             continue
-        known = prior(traits, [run for run in runs if run.data != left_out]).of([*map(names.index, row)])
+        known = prior(traits, [run for run in runs if run.data != left_out]).at(
+            [names.index(name) for name in row]
+        )
         truth = np.array(list(z_scores(list(row.values()))[left_out].values()))
         probe = standardised(np.array([run.frozen for run in row.values()]))
         probe -= known.habit - known.habit.mean()

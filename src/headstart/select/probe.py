@@ -75,7 +75,7 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What a candidate came to on n items: cross-validated `quality`, the better of a linear head and cosine kNN.
+    """What a candidate came to on n items: cross-validated `quality`, the best of linear heads and cosine kNN.
 
     `error` is its standard error, `item_quality` [n] how well each item was answered by heads that had not seen it.
     `knn` and `h_score` are None where the task has no such thing. `encode_seconds` is what an item takes with all
