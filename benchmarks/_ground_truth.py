@@ -189,13 +189,15 @@ def repeated(
     """Fine-tune all of a network again with other seeds; return by seed what the test items came to."""
     found: dict[str, dict[str, Any]] = {}
     for seed in seeds:
+        reference = reference_seconds()
         tuned, seconds = _fit(network, table, machine, output, "finetune", {**FINETUNED, "seed": seed})
         shutil.rmtree(output, ignore_errors=True)
         found[str(seed)] = {
             "test": tuned.evaluation.primary.value,
             "right": table.right(tuned),
             "kept": next(row.name for row in tuned.race if row.chosen),
-            "wall": seconds["wall"],
+            "seconds": seconds,
+            "reference_seconds": reference,
             "device": machine.device,
             "torch": package_version("torch"),
         }

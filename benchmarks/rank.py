@@ -32,7 +32,7 @@ from headstart.data import open_dataset
 from headstart.select.expect import expected, reach_of
 from headstart.select.history import History, Traits
 from headstart.select.rank import rank
-from headstart.select.timing import EXPONENTS, TRAINING_STEP, log_cost
+from headstart.select.timing import EXPONENTS, TRAINING_STEP, VALIDATED, log_cost
 from headstart.store import Store
 from headstart.train.runtime import Context
 
@@ -101,7 +101,7 @@ def _ranked(name: str, truth: Sequence[Mapping[str, Any]], place: _Place | None)
         {
             "expected_seconds": modelled[row["model"]],
             **said[row["model"]],
-            "training_seconds": _training_seconds(row),
+            "training_seconds": _training_seconds(row)[0],
             "data": name,
             "model": row["model"],
             "truth": _ground_truth.quality(row),
@@ -241,11 +241,14 @@ def _time_claims(found: Sequence[Mapping[str, Any]]) -> list[Claim]:
     return claims
 
 
-def _training_seconds(row: Mapping[str, Any]) -> float:
-    """Return the processor seconds that the training of a row took: other programs ran beside it."""
-    spent = row["seconds"]["finetuned"]
-    estimated = row["seconds"]["finetuned_stages"]["finetune"] * spent["cpu"] / spent["wall"]
-    return spent.get("training_cpu", estimated)
+def _training_seconds(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the processor seconds that the training of a row took when it was last timed, and those of the reference
+    then: other programs ran beside both.
+    """
+    again = [one for one in row.get("repeats", {}).values() if "seconds" in one]
+    if again:
+        return again[-1]["seconds"]["training_cpu"], again[-1]["reference_seconds"]
+    return row["seconds"]["finetuned"]["training_cpu"], row["reference_seconds"]
 
 
 def _modelled_seconds(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float:
@@ -254,9 +257,9 @@ def _modelled_seconds(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
     as_timed = replace(
         reference, encoder={**reference.encoder, "image_size": _ground_truth.REFERENCE["image_size"]}
     )
-    alone = min(other["reference_seconds"] for other in rows if other["threads"] == row["threads"])
+    alone = min(_training_seconds(other)[1] for other in rows if other["threads"] == row["threads"])
     forward = alone * math.exp(log_cost(ENTRIES[row["model"]]) - log_cost(as_timed))
-    return forward * TRAINING_STEP * row["n_train"] * row["method"]["epochs"]
+    return forward * TRAINING_STEP * VALIDATED * row["n_train"] * row["method"]["epochs"]
 
 
 def _published_fit() -> Claim:

@@ -18,6 +18,7 @@ from headstart.select.timing import (
     EXPONENTS,
     INTERCEPTS,
     TRAINING_STEP,
+    VALIDATED,
     Pace,
     calibrated,
     log_cost,
@@ -66,8 +67,8 @@ def test_a_larger_picture_costs_by_its_area() -> None:
 def test_candidates_are_as_much_slower_than_the_reference_as_the_model_says(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timing, "calibrated", lambda *_: Pace(0.01, 0.02))
-    found = paces([_entry("a", gmacs=2.0)], {}, _entry("reference"), context)
+    monkeypatch.setattr(timing, "calibrated", lambda *_, **__: Pace(0.01, 0.02))
+    found = paces([_entry("a", gmacs=2.0)], {}, _entry("reference"), context, batch_size=4)
     factor = 2 ** EXPONENTS["cpu"][0]
     assert astuple(found["a"]) == pytest.approx((0.01 * factor, 0.02 * factor))
 
@@ -75,45 +76,91 @@ def test_candidates_are_as_much_slower_than_the_reference_as_the_model_says(
 def test_a_measured_candidate_keeps_its_time_and_moves_the_others(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timing, "calibrated", lambda *_: Pace(0.01, 0.02))
+    monkeypatch.setattr(timing, "calibrated", lambda *_, **__: Pace(0.01, 0.02))
     measured = Pace(0.03, 0.04)
-    found = paces([_entry("a"), _entry("b")], {"a": measured}, _entry("reference"), context)
+    found = paces([_entry("a"), _entry("b")], {"a": measured}, _entry("reference"), context, batch_size=4)
     assert found["a"] == measured
     assert astuple(found["b"]) == pytest.approx((0.03, 0.04))
 
 
 def test_without_a_reference_the_time_is_that_of_the_published_machine(context: Context) -> None:
-    found = paces([_entry("a")], {}, None, context)
-    assert found["a"].latency == pytest.approx(math.exp(INTERCEPTS["cpu"]))
+    found = paces([_entry("a")], {}, None, context, batch_size=4)
+    forward = math.exp(INTERCEPTS["cpu"])
+    assert astuple(found["a"]) == pytest.approx((forward, TRAINING_STEP * forward))
 
 
 def test_the_reference_is_timed_once_and_kept_in_the_store(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timing, "TIMED_SECONDS", 0.01)
-    first = calibrated(TINY, context)
+    first = calibrated(TINY, context, batch_size=4)
     monkeypatch.setattr(timing, "_measured", lambda *_: pytest.fail("it was timed already"))
-    assert calibrated(TINY, context) == first
-    assert min(first.latency, first.batch) > 0
+    assert calibrated(TINY, context, batch_size=4) == first
+    assert min(first.latency, first.training) > 0
 
 
 def test_another_number_of_threads_is_timed_anew(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "TIMED_SECONDS", 0.01)
-    calibrated(TINY, context)
+    calibrated(TINY, context, batch_size=4)
     monkeypatch.setattr(timing, "_measured", lambda *_: Pace(1.0, 2.0))
-    assert calibrated(TINY, replace(context, threads=2)) == Pace(1.0, 2.0)
+    assert calibrated(TINY, replace(context, threads=2), batch_size=4) == Pace(1.0, 2.0)
 
 
 def test_a_network_is_timed_on_its_own_items(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "TIMED_SECONDS", 0.01)
     encoder = open_encoder(Pretrained(name="tiny-cnn"))
     values = [encoder.prepare(np.zeros((32, 32, 3), np.uint8)).value] * 4
-    found = timed(encoder, values, context)
-    assert min(found.latency, found.batch) > 0
-    assert timed(encoder, values, context) == found  # From the store.
+    found = timed(encoder, values, context, batch_size=8)
+    assert min(found.latency, found.training) > 0
+    assert timed(encoder, values, context, batch_size=8) == found  # From the store.
 
 
-def test_training_takes_some_forward_passes_an_item_and_epoch() -> None:
-    assert training_seconds(Pace(9.0, 0.5), items=100, epochs=4) == pytest.approx(
-        100 * 4 * TRAINING_STEP * 0.5
-    )
+@pytest.mark.parametrize("name", ["tiny-cnn", "tiny-transformer", "tiny-gru", "tiny-text-transformer"])
+def test_a_network_that_was_timed_in_training_is_as_it_was(
+    name: str, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "TIMED_SECONDS", 0.01)
+    monkeypatch.setattr(timing, "choose_runtime", lambda *_: lambda values: values)
+    encoder = open_encoder(Pretrained(name=name))
+    is_text = encoder.spec.modality == "text"
+    values = [encoder.prepare("some words" if is_text else np.zeros((32, 32, 3), np.uint8)).value]
+    before = {key: value.clone() for key, value in encoder.module.state_dict().items()}
+    modes = [part.training for part in encoder.module.modules()]
+    timed(encoder, values, context, batch_size=2)
+    assert all(torch.equal(value, before[key]) for key, value in encoder.module.state_dict().items())
+    assert [part.training for part in encoder.module.modules()] == modes
+    assert all(parameter.grad is None for parameter in encoder.module.parameters())
+
+
+def test_a_step_that_memory_does_not_hold_is_timed_with_fewer_items(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = open_encoder(Pretrained(name="tiny-cnn"))
+    values = [encoder.prepare(np.zeros((32, 32, 3), np.uint8)).value]
+    sizes: list[int] = []
+    open_batch = encoder.batch
+
+    def batch(rows: list[np.ndarray]) -> torch.Tensor:
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError
+        return open_batch(rows)
+
+    monkeypatch.setattr(timing, "TIMED_SECONDS", 0.01)
+    monkeypatch.setattr(timing, "choose_runtime", lambda *_: lambda values: values)
+    monkeypatch.setattr(encoder, "batch", batch)
+    assert timed(encoder, values, context, batch_size=8).training > 0
+    assert sizes[-3:] == [8, 4, 2]
+
+
+def test_training_takes_steps_openings_and_looks_at_validation_items(context: Context) -> None:
+    found = training_seconds(Pace(9.0, 0.5), 0.2, replace(context, threads=2), items=100, epochs=4)
+    assert found == pytest.approx(VALIDATED * 100 * 4 * (0.5 + 0.1))
+
+
+def test_a_graphics_card_computes_while_items_are_opened(context: Context) -> None:
+    there = replace(context, device=torch.device("cuda"), workers=2)
+    seconds = [
+        training_seconds(Pace(9.0, 0.5), opening, there, items=100, epochs=4) for opening in (0.2, 4.0)
+    ]
+    assert seconds == pytest.approx([VALIDATED * 100 * 4 * 0.5, VALIDATED * 100 * 4 * 2.0])

@@ -23,6 +23,7 @@ from headstart.result import Shortlisted
 from headstart.select.race import LEAST_EPOCHS, MARGIN, Budget, expected_seconds, longest
 from headstart.select.rank import num_trained
 from headstart.select.rounds import Costs, Finalist, length, lengthened
+from headstart.select.timing import VALIDATED
 
 if TYPE_CHECKING:
     from headstart.core.protocols import Encoder
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from headstart.select.search import Search
 
 BUCKET, _FILE = "races-v1", "race.json"
-VALIDATED = 1.1
-"""Steps that validation is worth beside an epoch of training: a forward pass of a quarter as many items."""
 ROUND_SECONDS = 3.0
 """What a round takes beside training and looking at the validation items."""
 END_SECONDS = 15.0

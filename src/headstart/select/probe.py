@@ -22,6 +22,7 @@ from headstart.pipeline.material import audited, clusters, drawn
 from headstart.planning import TIMED_ITEMS, sample_values
 from headstart.select.scores import h_score, logme
 from headstart.select.timing import Pace, timed
+from headstart.train.runtime import choose_batch_size, device_memory
 
 if TYPE_CHECKING:
     from headstart.core.protocols import Encoder, Task
@@ -79,7 +80,7 @@ class Probe:
 
     `error` is its standard error, `item_quality` [n] how well each item was answered by heads that had not seen it.
     `knn` and `h_score` are None where the task has no such thing. `encode_seconds` is what an item takes with all
-    threads at work, opening it included.
+    threads at work, opening it included; `opening_seconds` what one thread takes to open it.
     """
 
     quality: float
@@ -89,6 +90,7 @@ class Probe:
     h_score: float | None
     item_quality: np.ndarray
     encode_seconds: float
+    opening_seconds: float
     pace: Pace
 
 
@@ -223,15 +225,30 @@ def probe(seen: Seen, items: Items, context: Context) -> Probe:
     scores, item_quality = _raced(model, views, items, context)
     best = max(scores, key=lambda name: scores[name][0])
     nearest = [score for name, (score, _) in scores.items() if name.startswith("knn")]
-    pace = timed(encoder, sample_values(items.dataset, encoder, TIMED_ITEMS), context, task.form)
+    values, opening = _opened(items.dataset, encoder)
+    pace = timed(encoder, values, context, task.form, batch_size=steps_of(len(items.rows), context))
     return Probe(
         *scores[best],
         knn=max(nearest, default=None),
         **_closed_forms(_final(encoder, seen.form, rows), items, task),
         item_quality=item_quality,
         encode_seconds=pace.latency / context.threads if seen.item_seconds is None else seen.item_seconds,
+        opening_seconds=opening,
         pace=pace,
     )
+
+
+def steps_of(items: int, context: Context) -> int:
+    """Return the items of a step of fine-tuning on so many."""
+    return choose_batch_size(items, memory_bytes=device_memory(context.device))
+
+
+def _opened(dataset: TableDataset, encoder: Encoder) -> tuple[list[np.ndarray], float]:
+    """Return some items as the network takes them, and the seconds that one takes to open."""
+    sample_values(dataset, encoder, TIMED_ITEMS)  # The first time loads libraries and files.
+    start = time.perf_counter()
+    values = sample_values(dataset, encoder, TIMED_ITEMS)
+    return values, (time.perf_counter() - start) / len(values)
 
 
 def _final(encoder: Encoder, form: Form, rows: Rows) -> Rows:

@@ -30,6 +30,7 @@ from headstart.select.probe import (
     require_enough,
     sampled,
     settled,
+    steps_of,
     task_of,
     untested,
 )
@@ -142,12 +143,12 @@ def rank(
     traits = {entry.name: Traits.of(entry) for entry in suited}
     quality, error = _readings(list(traits), found)
     result = expected(traits, quality, error, history=known)
-    pace = paces(suited, {name: one.pace for name, one in found.probes.items()}, _reference(dataset), context)
     labelled, trained = sum(target is not None for target in dataset.targets), num_trained(dataset)
+    pace = _paces(suited, chosen, found, context)
     recorded = reach_of(known)
     reach = recorded if recorded and recorded.covers(trained) else None
     rows = [
-        _row(entry, place, result, found, reach, _Times(pace[entry.name], labelled, trained, context.threads))
+        _row(entry, place, result, found, reach, _Times(pace[entry.name], labelled, trained, context))
         for place, entry in enumerate(suited)
     ]
     limit = DEAR * max((row.finetune_seconds for row in rows if row.frozen), default=math.inf)
@@ -292,6 +293,15 @@ def num_trained(dataset: TableDataset) -> int:
     return max(1, round(pool * (1 - held_out)))
 
 
+def _paces(
+    entries: Sequence[Entry], sample: TableDataset, found: _Probed, context: Context
+) -> dict[str, Pace]:
+    """Return how fast each candidate is here."""
+    measured = {name: one.pace for name, one in found.probes.items()}
+    batch_size = steps_of(len(sample), context)
+    return paces(entries, measured, _reference(sample), context, batch_size=batch_size)
+
+
 def _reference(dataset: TableDataset) -> Entry | None:
     """Return the network that this machine is timed by: the embedded one, if it is installed."""
     name = DEFAULT_ENCODER[dataset.modality]
@@ -306,17 +316,18 @@ class _Times:
     pace: Pace
     labelled: int
     trained: int
-    threads: int
+    context: Context
 
     def encode(self, measured: float | None) -> float:
         """Return what encoding all labelled items takes: as measured, else a forward pass each on every thread."""
-        each = self.pace.latency / self.threads if measured is None else measured
+        each = self.pace.latency / self.context.threads if measured is None else measured
         return self.labelled * each
 
-    @property
-    def finetune(self) -> float:
-        """What training all layers by the usual settings takes."""
-        return training_seconds(self.pace, items=self.trained, epochs=FineTune().epochs)
+    def finetune(self, opening: float) -> float:
+        """Return what training all layers by the usual settings takes; an item is opened in so many seconds."""
+        return training_seconds(
+            self.pace, opening, self.context, items=self.trained, epochs=FineTune().epochs
+        )
 
 
 def _row(
@@ -338,7 +349,7 @@ def _row(
         h_score=one.h_score if one else None,
         encode_seconds=encode,
         extract_seconds=encode + HEAD_SECONDS * times.labelled,
-        finetune_seconds=times.finetune,
+        finetune_seconds=times.finetune(one.opening_seconds if one else 0.0),
         latency_ms=1000 * times.pace.latency,
         note=found.notes.get(entry.name, ""),
     )

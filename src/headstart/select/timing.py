@@ -1,7 +1,8 @@
-"""How long networks take here: a log-linear model of their facts, calibrated by timing one of them."""
+"""How long networks take here: timed where their weights are, else by a log-linear model of their facts."""
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -10,17 +11,22 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn.utils import clip_grad_norm_
 
 from headstart.core.hashing import digest
 from headstart.core.settings import Pretrained, parse
 from headstart.features.runtime import choose_runtime
 from headstart.model import open_encoder
-from headstart.train.runtime import channels_last, device_name
+from headstart.train.adamw import AdamW, Row
+from headstart.train.optim import still_statistics
+from headstart.train.runtime import channels_last, device_name, exactly, limited_threads
+from headstart.train.step import is_out_of_memory, too_large
 
 if TYPE_CHECKING:
     from headstart.core.protocols import Encoder
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
     from headstart.select.catalog import Entry
     from headstart.train.runtime import Context
 
-VERSION = 1
+VERSION = 2
 """Version of the timing; bump when it is done otherwise."""
 BUCKET = "timings-v1"
 EXPONENTS: Mapping[str, tuple[float, float, float]] = {
@@ -43,30 +49,38 @@ INTERCEPTS: Mapping[str, float] = {"cpu": -5.508, "cuda": -10.355}
 """The constant of the same fits: the logarithm of seconds on those two machines, where this one was not timed."""
 TRAINING_STEP = 3.43
 """A training step takes so many forward passes: the median over 677 networks in timm's published results."""
+VALIDATED = 1.1
+"""Steps that validation is worth beside an epoch of training: a forward pass of a quarter as many items."""
 HEAD_SECONDS = 3e-4
 """Racing heads, an item."""
-TIMED_SECONDS, LEAST_PASSES = 0.2, 3
-BATCH = 8
+TIMED_SECONDS, LEAST_PASSES = 1.0, 3
+DEAREST_STEP = 2.0
+"""Seconds of a timed training step, about: of large networks it has fewer items."""
 REFERENCE_LENGTH = 80
 """Words of the text that the reference network of texts is timed on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds an item takes: alone on one thread, frozen, with nothing beside it (`latency`); in a batch that all
-    threads share, by torch, which trains (`batch`).
+    """Seconds an item takes: alone on one thread, frozen, with nothing beside it (`latency`); in a step that trains all
+    of the network, on all threads (`training`).
     """
 
     latency: float
-    batch: float
+    training: float
 
     def times(self, factor: float) -> Pace:
         """Return the pace of a network that takes so many times as long."""
-        return Pace(self.latency * factor, self.batch * factor)
+        return Pace(self.latency * factor, self.training * factor)
 
 
 def paces(
-    entries: Sequence[Entry], measured: Mapping[str, Pace], reference: Entry | None, context: Context
+    entries: Sequence[Entry],
+    measured: Mapping[str, Pace],
+    reference: Entry | None,
+    context: Context,
+    *,
+    batch_size: int,
 ) -> dict[str, Pace]:
     """Return the pace of each candidate: as measured on the data, else by the model.
 
@@ -75,16 +89,16 @@ def paces(
     """
     kind = context.device.type
     if reference is None:
-        base, start = Pace(1.0, 1.0), -INTERCEPTS["cpu" if kind == "cpu" else "cuda"]
+        base, start = Pace(1.0, TRAINING_STEP), -INTERCEPTS["cpu" if kind == "cpu" else "cuda"]
     else:
-        base, start = calibrated(reference, context), log_cost(reference, kind)
+        base, start = calibrated(reference, context, batch_size=batch_size), log_cost(reference, kind)
     model = {entry.name: base.times(math.exp(log_cost(entry, kind) - start)) for entry in entries}
     off = [
-        (pace.latency / model[name].latency, pace.batch / model[name].batch)
+        (pace.latency / model[name].latency, pace.training / model[name].training)
         for name, pace in measured.items()
     ]
-    latency, batch = (statistics.median(one) for one in zip(*off, strict=True)) if off else (1.0, 1.0)
-    moved = {name: Pace(pace.latency * latency, pace.batch * batch) for name, pace in model.items()}
+    latency, training = (statistics.median(one) for one in zip(*off, strict=True)) if off else (1.0, 1.0)
+    moved = {name: Pace(pace.latency * latency, pace.training * training) for name, pace in model.items()}
     return {**moved, **measured}
 
 
@@ -101,7 +115,7 @@ def log_cost(entry: Entry, device: str = "cpu") -> float:
     return sum(power * math.log(max(fact, 1e-3)) for power, fact in zip(exponents, facts, strict=True))
 
 
-def calibrated(reference: Entry, context: Context) -> Pace:
+def calibrated(reference: Entry, context: Context, *, batch_size: int) -> Pace:
     """Return the pace of the reference network here, timed once for each machine and kept in the store.
 
     Random numbers take as long as learnt ones, but the tokenizer of a network of texts comes with its weights.
@@ -109,9 +123,9 @@ def calibrated(reference: Entry, context: Context) -> Pace:
 
     def measure() -> Pace:
         encoder = open_encoder(parse(Pretrained, dict(reference.encoder), what="the reference network"))
-        return _measured(encoder, [encoder.prepare(_raw(encoder)).value] * BATCH, context, None)
+        return _measured(encoder, [encoder.prepare(_raw(encoder)).value], batch_size, context, None)
 
-    return _kept(measure, context, reference.name, dict(reference.encoder))
+    return _kept(measure, context, reference.name, dict(reference.encoder), batch_size)
 
 
 def _kept(measure: Callable[[], Pace], context: Context, *what: Any) -> Pace:
@@ -133,27 +147,68 @@ def _raw(encoder: Encoder) -> Any:
     return np.zeros((height, width, 3), np.uint8)
 
 
-def timed(encoder: Encoder, values: Sequence[np.ndarray], context: Context, form: Form | None = None) -> Pace:
-    """Return the pace of an open network on prepared items; timed once for items of this size and kept in the store."""
+def timed(
+    encoder: Encoder,
+    values: Sequence[np.ndarray],
+    context: Context,
+    form: Form | None = None,
+    *,
+    batch_size: int,
+) -> Pace:
+    """Return the pace of an open network on prepared items, in steps of `batch_size`; timed once for items of this size
+    and kept in the store.
+    """
     spec, size = encoder.spec, list(encoder.batch(values).shape)
     return _kept(
-        lambda: _measured(encoder, values, context, form), context, spec.name, spec.contract, form, size
-    )
+        lambda: _measured(encoder, values, batch_size, context, form),
+        context, spec.name, spec.contract, form, size, batch_size,
+    )  # fmt: skip
 
 
-def _measured(encoder: Encoder, values: Sequence[np.ndarray], context: Context, form: Form | None) -> Pace:
-    """Time an open network, in about a second."""
+def _measured(
+    encoder: Encoder, values: Sequence[np.ndarray], batch_size: int, context: Context, form: Form | None
+) -> Pace:
+    """Time an open network, in about two seconds."""
     wanted: Form = form or ("pooled" if "pooled" in encoder.spec.width else "sequence")
     run = choose_runtime(encoder, wanted, context)
     alone = values[len(values) // 2 : len(values) // 2 + 1]
-    network = channels_last(encoder.network(wanted).eval().to(context.device))
+    latency = _seconds(lambda: run(alone))
+    most = int(DEAREST_STEP / (TRAINING_STEP * latency))
+    count = max(1, min(batch_size, most))
+    batch = list(islice(cycle(values), count))
+    with limited_threads(context.threads):
+        return Pace(latency, exactly(context.device, lambda: _training(encoder, wanted, batch, context)))
+
+
+def _training(encoder: Encoder, form: Form, values: Sequence[np.ndarray], context: Context) -> float:
+    """Return the seconds an item of a step of training; of fewer items where memory runs out."""
+    try:
+        return _seconds(_step(encoder, form, values, context)) / len(values)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(values) == 1:
+            raise too_large(error) from error
+    # Behind the block above, as what an error holds on to is not freed inside.
+    return _training(encoder, form, values[: len(values) // 2], context)
+
+
+def _step(encoder: Encoder, form: Form, values: Sequence[np.ndarray], context: Context) -> Callable[[], None]:
+    """Return a step of fine-tuning all layers, on a copy of the network."""
+    network = channels_last(copy.deepcopy(encoder.network(form)).to(context.device))
+    network.train().requires_grad_(True)
+    still_statistics(network)
+    parameters = list(network.parameters())
+    optimizer = AdamW([Row(parameters, 0.0, 0.0, 0.0)])
     batch = encoder.batch(values)
 
-    def forward() -> None:
-        with torch.inference_mode():
-            network(batch.to(context.device)).sum().item()
+    def step() -> None:
+        network(batch.to(context.device)).float().square().mean().backward()
+        clip_grad_norm_(parameters, 1.0).item()
+        optimizer.step()
+        optimizer.zero_grad()
 
-    return Pace(_seconds(lambda: run(alone)), _seconds(forward) / len(values))
+    return step
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -167,9 +222,16 @@ def _seconds(work: Callable[[], object]) -> float:
     return statistics.median(found)
 
 
-def training_seconds(pace: Pace, *, items: int, epochs: int) -> float:
-    """Return what training all of a network takes."""
-    return items * epochs * TRAINING_STEP * pace.batch
+def training_seconds(pace: Pace, opening: float, context: Context, *, items: int, epochs: int) -> float:
+    """Return what training all of a network takes, with validation; `opening` an item takes a thread so many seconds.
+
+    On a GPU items are opened while it computes.
+    """
+    if context.device.type == "cpu":
+        each = pace.training + opening / context.threads
+    else:
+        each = max(pace.training, opening / context.workers)
+    return VALIDATED * items * epochs * each
 
 
 def machine_facts(context: Context) -> dict[str, Any]:
