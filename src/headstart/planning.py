@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from headstart.core.types import Form
     from headstart.data import TableDataset
     from headstart.result import Selection
-    from headstart.train.runtime import Context
+    from headstart.train.step import is_out_of_memory, too_large
+from headstart.train.runtime import Context
 
 DEFAULT_ENCODER = {"image": "efficientnet-lite0", "text": "minilm"}
 """The embedded network of each modality."""
@@ -135,6 +136,36 @@ def sections(settings: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
+def require_settings(
+    dataset: TableDataset,
+    *,
+    method: str | Extract | FewShot | FineTune,
+    given: Mapping[str, Any],
+    context: Context,
+) -> None:
+    """Refuse settings by section that no plan for this method could have, before any network is opened (PlanError)."""
+    left = dict(given)
+    parse(
+        Pretrained,
+        {"name": DEFAULT_ENCODER[dataset.modality], **left.pop("encoder", {})},
+        what="--set encoder.*",
+    )
+    parse(Split, left.pop("split", {}), what="--set split.*")
+    changes = {kind: left.pop(kind, {}) for kind in KINDS}
+    kinds = propose(facts_of(dataset, context), method if isinstance(method, str) else method.kind)
+    last, start = (method if not isinstance(method, str) else kinds[0]), kinds[1]
+    _refuse_unused(changes, {last.kind, start.kind if start else last.kind})
+    _changed(last, changes)
+    _changed(start, changes)
+    left.pop("seed", None)
+    if left:
+        raise PlanError(
+            f"settings of {', '.join(left)} have no part in this",
+            expected=f"encoder.*, {'.*, '.join(KINDS)}.*, split.*, auto.*, data.* or seed",
+            fix="leave them out",
+        )
+
+
 def choose_cut(settings: FineTune, dataset: TableDataset, encoder: Encoder, context: Context) -> FineTune:
     """Return the settings with `train_last` and `views`: by measured time and free disk, for texts by rule."""
     values = sample_values(dataset, encoder, TIMED_ITEMS)
@@ -193,11 +224,19 @@ def _measured(
     *,
     depths: Sequence[int] | None = None,
 ) -> tuple[Figures, ...]:
-    """Time the cuts of a network with a linear head where they will run."""
+    """Time the cuts of a network with a linear head where they will run, on fewer items where memory runs out."""
     encoder.module.to(context.device)
     head = LinearHead(encoder.spec.width[form], outputs).to(context.device)
-    inputs = encoder.batch(values).to(context.device)
-    return measure(encoder, head, inputs, form=form, context=context, depths=depths)
+    try:
+        inputs = encoder.batch(values).to(context.device)
+        return measure(encoder, head, inputs, form=form, context=context, depths=depths)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(values) == 1:
+            raise too_large(error) from error
+    # Behind the block above, as what an error holds on to is not freed inside.
+    return _measured(encoder, values[: len(values) // 2], form, outputs, context, depths=depths)
 
 
 def _pace(figures: Figures, settings: FineTune, items: int) -> Pace:

@@ -33,7 +33,7 @@ from headstart.store import MANIFEST, drop_folder, explained, fault_of, replace_
 from headstart.train.runtime import Context, Event
 from headstart.train.signals import stopping
 
-VERSION = 1
+VERSION = 2
 """Version of what a run does as a whole; bump when its numbers move."""
 BUCKET = "models-v1"
 RESULT, TEST = "result.json", "test.safetensors"

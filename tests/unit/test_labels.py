@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from headstart.cli._app import app
 from headstart.core.errors import DataError, PlanError, StoreError
 from headstart.data import from_arrays, from_texts
 from headstart.labelling import LabelReport
+from headstart.labelling.wrong import wrong_labels
+from headstart.tasks.regression import Regression
 
 
 def look(root: Path, data: Any, *, encoder: str = "tiny-cnn", **values: Any) -> LabelReport:
@@ -97,6 +100,16 @@ def test_filled_tables_are_given_back_and_not_written_over(tmp_path: Path, monke
     assert second.folder == Path("labels/digits, mixed-2")
     assert not {item.id for item in second.wrong} & set(right)
     assert [finding.code for finding in second.findings].count("answers") == 1
+    with pytest.raises(StoreError, match="filled in"):
+        look(tmp_path, folder, output=first.folder)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_filled_row_is_kept_however_the_table_ends(tmp_path: Path, end: str):
+    folder = mixed_folder(tmp_path)
+    first = look(tmp_path, folder)
+    assert first.folder
+    (first.folder / "next_labels.csv").write_bytes(f"id,label\r\nzero,one{end}".encode())
     with pytest.raises(StoreError, match="filled in"):
         look(tmp_path, folder, output=first.folder)
 
@@ -185,6 +198,31 @@ def test_a_number_that_does_not_suit_its_picture_is_named(tmp_path: Path):
     assert [item.id for item in found.next] == ["p40"] and found.way == "coverage"
     header = next(iter(rows_of(tmp_path / "labels" / "wrong_labels.csv")))
     assert "deviations" in header
+
+
+def test_numbers_that_most_heads_meet_exactly_call_no_other_wrong():
+    numbers: list[Any] = [10.0] * 30 + [30.0] * 18
+    said = np.array([10.001 + 0.001 * (row % 3) for row in range(30)] + [11.0 + row % 5 for row in range(18)])
+    assert wrong_labels(Regression(), [str(row) for row in range(48)], numbers, said) == []
+
+
+def test_the_only_item_of_a_class_is_not_called_wrong(tmp_path: Path):
+    pictures, names = digits(20)
+    targets: list[Any] = [name if name != "two" else None for name in names]
+    targets[59] = "two"
+    found = look(tmp_path, from_arrays(pictures, targets, ids=[str(row) for row in range(60)]), next=2)
+    assert "59" not in {item.id for item in found.wrong}
+
+
+def test_doubt_chooses_only_where_most_classes_have_labels(tmp_path: Path):
+    pictures, names = digits(40)
+    kept = {"zero": 40, "one": 1, "two": 1}
+    seen: Counter[str] = Counter()
+    targets: list[Any] = []
+    for name in names:
+        seen[name] += 1
+        targets.append(name if seen[name] <= kept[name] else None)
+    assert look(tmp_path, (pictures, targets), next=2).way == "coverage"
 
 
 def test_several_labels_an_item_are_looked_through_one_by_one(tmp_path: Path):

@@ -16,7 +16,7 @@ from picture_parts import digit_folder, digits, machine
 from sentence_parts import texts
 
 from headstart import api
-from headstart.core.errors import DataError, Interrupted, PlanError
+from headstart.core.errors import DataError, Interrupted, PlanError, StoreError, TrainingError
 from headstart.proving import arms
 from headstart.proving.conclude import FAIR
 from headstart.proving.outcome import Budget, Proof
@@ -78,10 +78,10 @@ def test_the_verdict_follows_the_interval(whole: tuple[Path, Path, Proof]):
     assert proof.deciding
     score = proof.deciding.score
     seconds = {arm.name: arm.seconds for arm in proof.arms}
-    is_fair = seconds["scratch"] <= FAIR * seconds[proof.deciding.arm]
-    lost = "not worth it" if is_fair else "undecided"
-    assert proof.verdict == ("worth it" if score.low > 0 else lost if score.high < 0 else "undecided")
-    assert is_fair or "times as long" in proof.reason
+    longer = seconds["scratch"] / seconds[proof.deciding.arm]
+    won = "worth it" if longer >= 1 / FAIR else "undecided"
+    lost = "not worth it" if longer <= FAIR else "undecided"
+    assert proof.verdict == (won if score.low > 0 else lost if score.high < 0 else "undecided")
 
 
 def test_the_frozen_curve_covers_every_budget_and_trained_arms_get_few(whole: tuple[Path, Path, Proof]):
@@ -216,6 +216,37 @@ def test_several_labels_and_numbers_are_proven_too(tmp_path: Path, task: str):
     assert PAGE and "labels" in render(proof)
 
 
+def test_the_unit_of_a_number_changes_nothing(tmp_path: Path):
+    pictures, names = digits(12)
+    numbers = [("zero", "one", "two").index(name) + 0.1 * (place % 5) for place, name in enumerate(names)]
+    small, large = (
+        proven((pictures, [unit * number for number in numbers]), tmp_path / f"{unit}", seeds=2)
+        for unit in (1, 1000)
+    )
+    for name in ("frozen", "scratch"):
+        first, second = small.arm(name), large.arm(name)
+        assert first and second and first.final.value == pytest.approx(second.final.value, abs=0.15)
+
+
+def test_an_arm_that_fails_in_its_trial_drops_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: Any) -> float:
+        raise TrainingError("the loss is nan", expected="finite numbers", fix="check the pictures")
+
+    monkeypatch.setattr("headstart.proving.proof.epoch_seconds", fails)
+    proof = proven(digits(12), tmp_path)
+    assert [arm.name for arm in proof.arms] == ["frozen", "finetune"] and proof.verdict == "undecided"
+    assert any("from scratch failed with seed 0: the loss is nan" in note for note in proof.notes)
+
+
+def test_other_things_at_the_output_are_kept(tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / DATA).write_text('{"thesis": 1}')
+    (tmp_path / "file").write_text("precious")
+    for place in ("mine", "file"):
+        with pytest.raises(StoreError, match="is no proof"):
+            proven(digits(8), tmp_path / "root", output=tmp_path / place)
+
+
 # -- what cannot be proven ----------------------------------------------------------------------------------------
 
 
@@ -289,6 +320,19 @@ def test_budgets_go_before_seeds_and_training_from_scratch_is_as_long():
     fewer = scheduled(COSTS, wish(0.6 * seconds))
     assert LEAST_SEEDS <= fewer.seeds < 5 and f"{fewer.seeds} of 5 seeds" in fewer.cuts[0]
     assert fewer.least_minutes and scheduled(COSTS, wish(60 * fewer.least_minutes + 1)).cuts == ()
+
+
+def test_a_further_arm_takes_half_as_long_again():
+    usual, more = (scheduled(COSTS, wish(60, arms_more=one)) for one in (0.0, 0.5))
+    assert usual.least_minutes and more.least_minutes
+    fixed = 5.0 + END_SECONDS
+    assert 60 * more.least_minutes - fixed == pytest.approx(1.5 * (60 * usual.least_minutes - fixed))
+    assert scheduled(COSTS, wish(60 * more.least_minutes + 1, arms_more=0.5)).cuts == ()
+
+
+def test_seeds_that_took_longer_are_told_of_once():
+    found = scheduled(COSTS, wish(60, seeds=5)).shortened(2, 5)
+    assert sum("of 5 seeds were trained" in cut for cut in found.cuts) == 1 and "2 of 5" in found.cuts[0]
 
 
 def test_fine_tuning_is_cut_before_training_from_scratch():

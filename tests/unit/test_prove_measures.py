@@ -83,6 +83,25 @@ def test_seeds_that_disagree_widen_the_interval():
     assert second.high - second.low > 1.5 * (first.high - first.low)
 
 
+def test_two_seeds_that_disagree_decide_nothing():
+    alone = crossed_gain(np.array([[0.02], [0.08]]).repeat(2000, 1), name="d")
+    half = 12.706 * 0.0424 / math.sqrt(2)  # Student's t with one degree of freedom.
+    assert alone.low == pytest.approx(0.05 - half, rel=0.3) and alone.low < 0 < alone.high
+    beside = [np.array([[0.0], [0.06]]).repeat(2000, 1)] * 3
+    more = crossed_gain(np.array([[0.02], [0.08]]).repeat(2000, 1), name="d", beside=beside)
+    assert more.high - more.low < 0.4 * (alone.high - alone.low)
+
+
+def test_no_gain_is_seldom_taken_for_one_where_runs_differ():
+    draws = np.random.default_rng(0)
+    wrong = 0
+    for number in range(200):
+        runs = draws.normal(0, 0.04, (2, 1)) + draws.normal(0, 0.3, (2, 400))
+        found = crossed_gain(runs, name="d", seed=number, resamples=400)
+        wrong += found.low > 0 or found.high < 0
+    assert wrong <= 20
+
+
 def test_groups_are_drawn_as_wholes():
     gain = np.repeat(np.random.default_rng(0).normal(0, 1, 20), 10)[None]
     groups = [f"patient {row // 10}" for row in range(200)]
@@ -120,16 +139,15 @@ def growth(errors: Any, target: float, *, sizes: Any = SIZES, items: int = 0) ->
         )
         for point in arm.points
     ]
-    return growth_of(arm, target, answers)
+    return growth_of(arm, target, answers, num_test=items or 1000)
 
 
 @pytest.mark.parametrize(("a", "b", "c"), [(0.05, 1.5, 0.5), (0.0, 1.0, 0.3), (0.1, 3.0, 1.0)])
 def test_a_law_without_noise_is_found(a: float, b: float, c: float):
     found = [float(value[0]) for value in fit_power_law(np.array(SIZES, float), law(a, b, c, seeds=1))]
     assert found == pytest.approx([a, b, c], abs=0.01)
-    assert float(needed(*(np.array([value]) for value in (a, b, c)), a + b * 300**-c)[0]) == pytest.approx(
-        300
-    )
+    one, two, three = (np.array([value]) for value in (a, b, c))
+    assert float(needed(one, two, three, a + b * 300**-c)[0]) == pytest.approx(300)
 
 
 def test_it_says_how_many_more_labels_a_score_takes():
@@ -165,6 +183,26 @@ def test_it_says_when_it_cannot_tell(errors: np.ndarray, target: float, words: s
     assert found.labels is None and found.words.startswith("cannot tell") and words in found.words
 
 
+def test_a_perfect_score_on_few_items_does_not_bend_the_law():
+    errors = np.array([0.375, 0.292, 0.167, 0.125, 0.0])
+    sizes = (4, 5, 12, 24, 48)
+    arm = arm_of(np.tile(errors, (2, 1)), sizes=sizes)
+    draws = np.random.default_rng(0)
+    answers = [(draws.random((2, 24)) < 1 - error).astype(float) for error in errors]
+    found = growth_of(arm, 0.9, answers, num_test=24)
+    law_at_four = found.floor + found.factor * 4**-found.power
+    assert law_at_four == pytest.approx(0.375, abs=0.15)
+    said = found.words.removeprefix("reached with ").removeprefix("about ").split()[0]
+    assert 24 <= float(said) <= 48
+
+
+def test_a_score_that_is_no_mean_over_items_draws_seeds_alone():
+    arm = arm_of(law(0.0, 1.0, 0.4, noise=0.02))
+    found = growth_of(arm, 1 - 300**-0.4, None, num_test=50)
+    assert found.low and found.high and found.low <= 300 <= found.high * 1.3
+    assert found.high - found.low < 300
+
+
 def test_three_budgets_are_too_few_for_a_law():
     found = growth(law(0, 1, 0.5)[:, :3], 0.99, sizes=SIZES[:3])
     assert found.words.startswith("cannot tell: 3 budgets are too few")
@@ -180,12 +218,15 @@ def test_three_budgets_are_too_few_for_a_law():
 def test_the_interval_decides(low: float, high: float, verdict: str):
     arms = [arm_of(law(0, 1, 0.5), name="frozen"), arm_of(law(0, 1, 0.5), name="scratch")]
     one = Difference("frozen", "scratch", FULL, 5, Score("difference", (low + high) / 2, low, high, 300))
-    assert _verdict(arms, one)[0] == verdict
-    assert _verdict(arms, None)[0] == "undecided"
+    assert _verdict(arms, one, blocks=300)[0] == verdict
+    assert _verdict(arms, None, blocks=300)[0] == "undecided"
+    assert _verdict(arms, one, blocks=9)[0] == "undecided"
     longer = [arms[0], replace(arms[1], seconds=4 * arms[0].seconds)]
-    found, reason = _verdict(longer, one)
+    found, reason = _verdict(longer, one, blocks=300)
     assert found == ("undecided" if verdict == "not worth it" else verdict)
     assert "from scratch took 4.0 times as long" in reason
+    shorter = [arms[0], replace(arms[1], seconds=0.5 * arms[0].seconds)]
+    assert _verdict(shorter, one, blocks=300)[0] == ("undecided" if verdict == "worth it" else verdict)
 
 
 def test_the_arm_that_is_judged_is_chosen_by_validation():

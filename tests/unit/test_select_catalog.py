@@ -312,6 +312,13 @@ def test_a_file_adds_networks_and_facts_come_from_their_architecture(tmp_path: P
     assert whereabouts(first) == "file"
 
 
+def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    row = '{"name": "mine", "encoder": {"name": "timm:resnet18", "weights": "~/mine.safetensors"}}'
+    mine = catalog("image", own=written(tmp_path, "n.json", f"[{row}]"))[0]
+    assert mine.encoder["weights"] == str((tmp_path / "mine.safetensors").resolve())
+
+
 def test_an_own_entry_takes_the_place_of_one_of_the_same_name(tmp_path: Path):
     own = written(
         tmp_path,
@@ -354,6 +361,8 @@ def test_a_folder_of_a_text_network_is_meant_from_the_file(tmp_path: Path):
         ("n.json", '[{"name": "a", "encoder": {"name": "tiny-cnn", "wights": "x"}}]', "network 1, encoder"),
         ("n.json", '[{"name": "a", "encoder": "tiny-cnn"}]', "parameters_m, gmacs, activations_m, input_side are"),
         ("n.json", '[{"name": "a", "encoder": "tiny-cnn", "like": "minilmm"}]', r"like: .*did you mean 'minilm'"),
+        ("n.json", '[{"name": "a", "encoder": {"weights": "m.pth"}}]', "network 1: encoder.name is missing"),
+        ("n.csv", "name,encoder.image_size\na,64\n", "line 2: encoder.name is missing"),
         ("n.json", "[3]", "network 1: the row"),
         ("n.json", "{", "cannot be read"),
         ("n.json", '{"networks": []}', "beside `network` it holds networks"),

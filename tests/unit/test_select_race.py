@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from picture_parts import digit_folder, digits, machine
@@ -21,6 +22,7 @@ from safetensors.numpy import load_file
 
 from headstart import api
 from headstart.core.errors import DataError, EncoderError, Interrupted, PlanError, TrainingError
+from headstart.core.plan import Plan
 from headstart.core.settings import Auto, Extract, FineTune
 from headstart.data import from_arrays
 from headstart.methods import finetune as fine_tuning
@@ -44,6 +46,7 @@ from headstart.select.race import (
     rungs_of,
 )
 from headstart.select.rank import Estimate, Ranked, Ranking
+from headstart.select.rounds import lengthened
 from headstart.train.runtime import Event, ignore
 
 HERE = Path(__file__).parent
@@ -378,8 +381,7 @@ def noisy(each: int = 40) -> tuple[list[np.ndarray], list[str]]:
 
 def use(patch: pytest.MonkeyPatch, *rows: Ranked) -> None:
     """Make rows the candidates, ranked as they stand."""
-    for module in (auto, search):
-        patch.setattr(module, "present", lambda dataset, wish: tuple(row.entry for row in rows))
+    patch.setattr(search, "present", lambda dataset, wish: tuple(row.entry for row in rows))
 
     def rank(dataset: Any, entries: Sequence[Entry], **values: Any) -> Ranking:
         return ranking(*(replace(row, entry=one) for row, one in zip(rows, entries, strict=True)))
@@ -697,6 +699,50 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path, name: str, value: A
         opened(tmp_path, **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"finetune.epoch": 3}, "epoch"),
+        ({"rank.sample": 50}, "rank"),
+        ({"encoder.imagesize": 50}, "imagesize"),
+        ({"split.tset": 0.1}, "tset"),
+        ({"finetune.stop_after": 2}, "stop_after"),
+        ({"method": "extract", "finetune.epochs": 3}, "the plan has no finetune"),
+        ({"method": "nonsense"}, "unknown method 'nonsense'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_ranked(
+    tmp_path: Path, settings: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("headstart.select.search.rank", lambda *_, **__: pytest.fail("it was ranked"))
+    data, method = digit_folder(tmp_path / "data", 4), settings.pop("method", "auto")
+    given: dict[str, Any] = {"settings": settings, "method": method, "machine": machine(tmp_path)}
+    with pytest.raises(PlanError, match=words):
+        api.open_plan(data, encoder="auto", **given)
+    with pytest.raises(PlanError, match=words):
+        api.foresee(data, **given)
+
+
+def test_a_schedule_that_is_shortened_leaves_an_epoch_for_the_network():
+    plan = Plan.model_validate(
+        {"task": "classification", "labels": ["a", "b"], "encoder": {"name": "tiny-cnn"}, "data": {"uri": "x"},
+         "method": {"kind": "finetune", "head_epochs": 5, "epochs": 5}}
+    )  # fmt: skip
+    method = lengthened(plan, 3).method
+    assert isinstance(method, FineTune) and (method.head_epochs, method.epochs) == (2, 1)
+
+
+def test_a_finalist_that_memory_does_not_hold_is_told_of(
+    tmp_path: Path, candidates: Any, monkeypatch: pytest.MonkeyPatch
+):
+    def measure(encoder: Any, head: Any, inputs: Any, **_: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr("headstart.planning.measure", measure)
+    said = reasons(opened(tmp_path))
+    assert "does not race: memory ran out with a single item" in said
+
+
 def test_settings_of_any_network_reach_every_candidate(tmp_path: Path):
     assert opened(tmp_path, auto_minutes=0.001, encoder_image_size=40).plan.encoder.image_size == 40
 
@@ -704,6 +750,8 @@ def test_settings_of_any_network_reach_every_candidate(tmp_path: Path):
 def test_explain_says_what_would_be_ranked(tmp_path: Path):
     text = api.foresee(digit_folder(tmp_path / "data", 4), settings={"auto.minutes": 2})
     assert "cnn" in text and "transformer" in text and "within 2 minutes" in text
+    text = api.foresee(tmp_path / "data", method="extract")
+    assert "race by" not in text and "with method extract the ranking decides" in text
 
 
 def test_the_flags_of_the_command_line_are_limits_of_the_choice(

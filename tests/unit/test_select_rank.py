@@ -18,14 +18,16 @@ from headstart.cli._app import app
 from headstart.core.errors import DataError, EncoderError, PlanError
 from headstart.core.hashing import plain
 from headstart.core.settings import Source, Split
-from headstart.data import TableDataset, from_arrays, from_texts
+from headstart.data import TableDataset, from_arrays, from_texts, open_dataset
+from headstart.evaluation import wilson
+from headstart.planning import sample_values
 from headstart.select import rank as ranking_module
 from headstart.select import timing
 from headstart.select.catalog import Entry
 from headstart.select.history import History, Run, Traits
 from headstart.select.page import render
 from headstart.select.probe import look, probe, sampled, settled, untested
-from headstart.select.rank import Ranked, Ranking, considered, num_trained, rank
+from headstart.select.rank import Ranked, Ranking, considered, num_trained, rank, shared_of
 from headstart.train.runtime import Context, Event
 
 SOURCE = Source()
@@ -332,8 +334,81 @@ def test_a_candidate_that_is_not_in_the_catalog_is_named_with_the_nearest() -> N
         considered(_pictures(), ["tiny-cn"])
 
 
+def test_no_candidate_at_all_is_refused() -> None:
+    with pytest.raises(PlanError, match="no candidate is named"):
+        considered(_pictures(), [])
+
+
+def test_a_candidate_for_another_kind_of_input_is_skipped_whatever_it_costs(here: Context) -> None:
+    wrong = replace(CNN, name="wrong", modality="text", forms=("pooled", "layers", "sequence"), gmacs=1e-6)
+    found = _rank(from_texts(_sentences(24), ["a", "b"] * 12), (wrong, TEXT), here)
+    assert found.pick == TEXT.name
+    note = next(row.note for row in found.rows if row.entry.name == "wrong")
+    assert "opens a network for image, the data are text" in note
+
+
+def test_a_share_of_bad_items_that_a_fit_takes_is_taken(tmp_path: Path, here: Context) -> None:
+    folder = digit_folder(tmp_path / "data", 40)
+    bad = next(folder.rglob("*.png"))
+    bad.write_bytes(b"junk")
+    source = Source(uri=str(folder))
+    dataset = open_dataset(source)
+    found = rank(dataset, (CNN, TRANSFORMER), source=source, context=here, sample=20, history=History())
+    assert found.n in (19, 20)
+
+
+def test_opening_counts_for_those_that_were_not_probed_too(
+    here: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.select.probe._opened", lambda data, encoder: (
+        sample_values(data, encoder, 4), 5.0
+    ))  # fmt: skip
+    far = replace(CNN, name="far", encoder={"name": "x", "place": "absent"})
+    found = _rank(_pictures(), (CNN, far), here)
+    assert all(
+        row.finetune_seconds > 5.0 * 20 and row.encode_seconds > 5.0
+        for row in found.rows
+        if row.entry.name == "far"
+    )
+    assert all(row.finetune_seconds > 5.0 * 20 for row in found.rows)
+
+
+def test_the_same_data_take_as_long_to_encode_when_the_store_has_them(tmp_path: Path) -> None:
+    own = context(tmp_path)
+    first, second = (_rank(_pictures(20), (TRANSFORMER,), own).rows[0] for _ in range(2))
+    assert second.encode_seconds == pytest.approx(first.encode_seconds, rel=8)
+
+
+def test_a_perfect_probe_of_few_items_is_not_sure(here: Context) -> None:
+    black, white = (np.full((32, 32, 3), value, np.uint8) for value in (0, 255))
+    pictures = [np.clip(base + np.uint8(row), 0, 255) for row in range(12) for base in (black, white - 12)]
+    found = _rank(from_arrays(pictures, ["black", "white"] * 12), (CNN,), here)
+    row = found.rows[0]
+    assert row.frozen and row.frozen.value == 1.0
+    assert row.frozen.low == pytest.approx(wilson(row.frozen.n, row.frozen.n, confidence=0.9)[0])
+
+
+def test_items_that_no_head_was_asked_about_move_no_correlation() -> None:
+    draws = np.random.default_rng(0)
+    answers = [draws.random(1000).round() for _ in range(4)]
+    half = [np.where(np.arange(1000) < 500, row, np.nan) for row in answers]
+    assert shared_of(half) == pytest.approx(shared_of([row[:500] for row in answers]))
+    assert shared_of(half) < 0.1
+    assert shared_of([np.full(9, np.nan)] * 2) == 0.0
+
+
+def test_a_file_of_weights_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, here: Context) -> None:
+    mine = replace(
+        CNN, name="mine", encoder={"name": "tiny-cnn", "weights": "/typo/mine.pth", "place": "absent"}
+    )
+    found = _rank(_pictures(), (CNN, mine), here)
+    assert "/typo/mine.pth" in next(row.note for row in found.rows if row.entry.name == "mine")
+
+
 def test_the_items_that_train_are_those_outside_other_splits() -> None:
     assert num_trained(_pictures(20)) == round(60 * 0.65)
+    assert num_trained(_pictures(20), Split(validation=0.6, test=0.3)) == 6
+    assert num_trained(_pictures(4, splits=["train"] * 12), Split(respect=False)) == round(12 * 0.65)
     given = _pictures(4, splits=["train"] * 6 + ["validation"] * 3 + ["test"] * 3)
     assert num_trained(given) == 6
 

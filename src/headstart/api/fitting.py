@@ -85,20 +85,9 @@ def open_plan(
 
     With `encoder="auto"` the network is chosen here, which takes most of the minutes allowed.
     """
-    given = sections(settings or {})
-    if "retention" in given:
-        raise PlanError(
-            "retention.* set, but this fit continues from no earlier task",
-            expected="a link of a chain behind another", fix="leave it out, or run a chain (`headstart chain`)",
-        )  # fmt: skip
+    given = _given(settings, method)
     wish = wish_of(given.pop("auto", {}), encoder)
     source, dataset = labelled(data, given.pop("data", {}))
-    if isinstance(method, str) and method not in METHODS:
-        raise PlanError(
-            f"unknown method '{method}'{nearest(method, METHODS)}",
-            expected=", ".join(METHODS),
-            fix="correct the name",
-        )
     context = context_of(machine or read_machine(), 0, progress)
     if encoder == AUTO:
         from headstart.select.auto import choose
@@ -107,13 +96,38 @@ def open_plan(
     return proposed(dataset, source, encoder=encoder, method=method, given=given, context=context)
 
 
-def foresee(data: Data, *, settings: Mapping[str, Any] | None = None) -> str:
+def foresee(
+    data: Data,
+    *,
+    method: MethodName | Chosen = "auto",
+    settings: Mapping[str, Any] | None = None,
+    machine: Machine | None = None,
+) -> str:
     """Say in plain words which networks `encoder="auto"` would rank and race on some data; open none of them."""
     from headstart.select.auto import foreseen
 
+    given = _given(settings, method)
+    wish = wish_of(given.pop("auto", {}), AUTO)
+    source, dataset = labelled(data, given.pop("data", {}))
+    context = context_of(machine or read_machine(), 0, ignore)
+    return foreseen(dataset, source, wish, method=method, given=given, context=context)
+
+
+def _given(settings: Mapping[str, Any] | None, method: MethodName | Chosen) -> dict[str, Any]:
+    """Return the settings by section; PlanError where one, or the method, has no place in a fit."""
     given = sections(settings or {})
-    _, dataset = labelled(data, given.get("data", {}))
-    return foreseen(dataset, wish_of(given.get("auto", {}), AUTO))
+    if "retention" in given:
+        raise PlanError(
+            "retention.* set, but this fit continues from no earlier task",
+            expected="a link of a chain behind another", fix="leave it out, or run a chain (`headstart chain`)",
+        )  # fmt: skip
+    if isinstance(method, str) and method not in METHODS:
+        raise PlanError(
+            f"unknown method '{method}'{nearest(method, METHODS)}",
+            expected=", ".join(METHODS),
+            fix="correct the name",
+        )
+    return given
 
 
 def run(

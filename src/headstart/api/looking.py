@@ -102,13 +102,15 @@ def prove(
     All arms see the same split, the same seeds and an equal time; scores are taken over label budgets too. The settings
     `prove.*` say how many minutes and seeds, and the score to which time and labels are told. With `output` a page and
     the JSON go there.
-    PlanError where the network is not pretrained; where the minutes are too few, what was cut is said, and the least
-    that would do. Interrupted, the same call goes on.
+    PlanError where the network is not pretrained, StoreError where other things lie at `output`; where the minutes are
+    too few, what was cut is said, and the least that would do. Interrupted, the same call goes on.
     """
-    from headstart.proving.page import publish
+    from headstart.proving.page import publish, require_free
     from headstart.proving.proof import Question
     from headstart.proving.proof import prove as proven
 
+    if output is not None:
+        require_free(output)
     given = sections(settings or {})
     source, dataset = labelled(data, given.pop("data", {}))
     asked = parse(Prove, given.pop("prove", {}), what="--set prove.*")

@@ -61,7 +61,8 @@ def explain_plan(
 
     if encoder == AUTO and plan_file is None:
         _refuse_json_of_auto(json=json)
-        print(api.foresee(_required(data), settings=settings_of(settings)))
+        chosen: Any = method or "auto"
+        print(api.foresee(_required(data), method=chosen, settings=settings_of(settings), machine=machine))
         return
     chosen = chosen_plan(
         data, plan_file=plan_file, encoder=encoder, method=method, settings=settings, machine=machine

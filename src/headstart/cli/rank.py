@@ -71,9 +71,10 @@ def rank(
             machine=options.machine(store=store, device=device, threads=threads), progress=show,
         )  # fmt: skip
     if output:
+        from headstart.data import title_of
         from headstart.select.page import render
 
-        render(ranking, title=Path(data).name, path=output)
+        render(ranking, title=title_of(data, "data"), path=output)
     if json:
         from headstart.core.hashing import plain
 

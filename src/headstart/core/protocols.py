@@ -167,8 +167,8 @@ class Task(Protocol):
         """Names in the order of the head's outputs; empty for a number."""
         ...
 
-    def build_head(self, width: int) -> nn.Module:
-        """Return a new head for features of this width."""
+    def build_head(self, width: int, targets: Sequence[Target] = (), /) -> nn.Module:
+        """Return a new head for features of this width; `targets` are those that it is to learn."""
         ...
 
     def collate(self, targets: Sequence[Target]) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from headstart.core.registry import resolve
-from headstart.core.types import Finding
+from headstart.core.types import Finding, Target
 from headstart.data import require_targets
 from headstart.labelling.choose import Pick, covering, label_doubt, margin, unsure
 from headstart.labelling.found import LabelReport, NextLabel, Way, WrongLabel
@@ -85,8 +87,18 @@ def _wrong(pool: Pool, learnt: Learnt) -> list[WrongLabel]:
     """Return the likely wrong labels; none where too few are there to tell."""
     if len(learnt.rows) < LEAST:
         return []
-    ids = [pool.dataset.ids[row] for row in learnt.rows]
-    return wrong_labels(learnt.model.task, ids, pool.targets(learnt.rows), learnt.held_out)
+    ids, targets = [pool.dataset.ids[row] for row in learnt.rows], pool.targets(learnt.rows)
+    found = wrong_labels(learnt.model.task, ids, targets, learnt.held_out)
+    if learnt.model.task.link != "softmax":
+        return found
+    # The head that judged an item whose class has no other had never heard of that class.
+    held = Counter(
+        target
+        for target, _ in {
+            (target, pool.groups[row]) for target, row in zip(targets, learnt.rows, strict=True)
+        }
+    )
+    return [item for item in found if held[item.given] > 1]
 
 
 def _next(
@@ -101,7 +113,7 @@ def _next(
         others = [others[place] for place in sorted(drawn)]
     points = pool.vectors()
     said = _said(pool, learnt, others) if learnt else None
-    if learnt is None or said is None or not _knows_doubt(learnt, taught):
+    if learnt is None or said is None or not _knows_doubt(learnt, pool.targets(taught)):
         picks = covering(points, taught, others, count=count, seed=seed)
         return "coverage", _reasons(pool, picks, learnt, said, others)
     doubt = margin(said) if learnt.model.task.link == "softmax" else label_doubt(said)
@@ -109,9 +121,14 @@ def _next(
     return "uncertainty", _reasons(pool, picks, learnt, said, others, by_doubt=True)
 
 
-def _knows_doubt(learnt: Learnt, taught: list[int]) -> bool:
-    """Tell whether the head's doubt is worth anything: names, not numbers, and enough labels of each."""
-    return learnt.model.task.link != "identity" and len(taught) >= FEW_A_CLASS * len(learnt.labels)
+def _knows_doubt(learnt: Learnt, targets: Sequence[Target]) -> bool:
+    """Tell whether the head's doubt is worth anything: names, not numbers, and enough labels of most of them."""
+    if learnt.model.task.link == "identity":
+        return False
+    held = Counter(
+        name for target in targets for name in (target if isinstance(target, tuple) else (target,))
+    )
+    return median(held[name] for name in learnt.labels) >= FEW_A_CLASS
 
 
 def _said(pool: Pool, learnt: Learnt, rows: list[int]) -> np.ndarray:

@@ -132,7 +132,7 @@ def _taken(folder: Path) -> str:
 
 def _is_begun(path: Path) -> bool:
     """Tell whether a person has filled in a label, in whatever way the file was saved."""
-    if not path.is_file() or path.read_bytes().count(b"\n") < 2:
+    if not path.is_file() or len(path.read_bytes().splitlines()) < 2:
         return False  # A header alone is no table to read.
     columns, _ = read_table(path)
     return any(as_label(cell) is not None for cell in columns.get(LABEL, ()))

@@ -18,8 +18,8 @@ from headstart.labelling.found import WrongLabel
 
 FAR = 3.5
 """Robust standard deviations beyond which a number is unlike what its item looks like (Iglewicz and Hoaglin, 1993)."""
-_PER_DEVIATION = 1.4826
-"""A normal distribution's standard deviation in median absolute deviations."""
+_PER_MEDIAN, _PER_MEAN = 1.4826, 1.2533
+"""A normal distribution's standard deviation in median, and in mean, absolute deviations."""
 
 
 def require_library() -> None:
@@ -101,7 +101,8 @@ def _far_numbers(ids: list[str], targets: list[Target], predicted: np.ndarray) -
     numbers = np.array([cast("float", target) for target in targets], np.float64)
     residual = numbers - predicted
     centred = np.abs(residual - np.median(residual))
-    deviation = _PER_DEVIATION * float(np.median(centred))
+    # Where most numbers are met almost exactly, the median says nothing of the others.
+    deviation = max(_PER_MEDIAN * float(np.median(centred)), _PER_MEAN * float(centred.mean()))
     if deviation <= 0:
         return []
     far = centred / deviation

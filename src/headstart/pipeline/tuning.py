@@ -103,7 +103,7 @@ def _beginning(
         )
     carried = ground.carried
     if carried is None or carried.head.form != model.task.form:
-        return fitted or _new_head(model), ()
+        return fitted or _new_head(model, material), ()
     own = copy.deepcopy(carried.head)
     if fitted is None:
         return own, (carried.said,)
@@ -140,6 +140,7 @@ def _starting_head(model: Model, material: Material, form: Form, context: Contex
     return race_heads(model, {own: [features]}, material.targets(rows), groups, linear, context).head
 
 
-def _new_head(model: Model) -> Any:
+def _new_head(model: Model, material: Material) -> Any:
     """Return an untrained head."""
-    return model.task.build_head(model.encoder.spec.width[model.task.form])
+    targets = material.targets(material.rows("train"))
+    return model.task.build_head(model.encoder.spec.width[model.task.form], targets)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from headstart.pipeline import Begun
     from headstart.train.runtime import Context
 
-VERSION = 2
+VERSION = 3
 """Version of an arm's numbers; bump when they move."""
 BUCKET = "proofs-v1"
 TRIED_EPOCHS = 2
@@ -94,13 +94,14 @@ def _learn_tuned(bench: Bench, plan: Plan, budget: Budget, context: Context) -> 
 def _halved_plan(bench: Bench, _: Budget, epochs: int | None) -> Plan:
     """Return the plan of fine-tuning in half of the epochs: the other half of the time is for pretraining.
 
-    The network is another one by then, so that heads are not raced on the features at hand: the head learns first.
+    The network is another one by then, so that heads are not raced on the features at hand: the head learns first, in
+    half of these epochs.
     """
     whole = cast("FineTune", _with_epochs(bench.tuning, epochs).method)
-    half = max(1, whole.epochs // 2)
+    half = max(2, whole.epochs // 2)
     changes = {
-        "epochs": half,
-        "head_epochs": max(1, half // 2),
+        "epochs": half - half // 2,
+        "head_epochs": half // 2,
         "head_learning_rate": HEAD_RATE,
         "views": None,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from headstart.proving.arms import ARMS, SELF_SUPERVISED
 from headstart.proving.budgets import counted
 from headstart.proving.causes import causes_of
-from headstart.proving.differences import crossed_gain
+from headstart.proving.differences import crossed_gain, num_blocks
 from headstart.proving.growth import FEWEST_BUDGETS, growth_of
 from headstart.proving.outcome import (
     ArmFound,
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 
 TUNED_OVER_FROZEN = ("finetune", "frozen")
 FURTHER_OVER_TUNED = (SELF_SUPERVISED, "finetune")
+FEWEST_BLOCKS = 10
+"""Fewer test items, or groups of them, that stand for themselves decide nothing, however alike they answer."""
 FAIR = 1.1
-"""Training from scratch that took more than so many times as long as what it beat has proven nothing against it."""
+"""Where one of two arms took more than so many times as long as the other, its being better proves nothing."""
 
 
 def _pairs() -> list[tuple[str, str]]:
@@ -49,14 +52,15 @@ def concluded(
     """Return what the runs say."""
     arms = tuple(_arm(bench, name, budgets, done) for name in ARMS if _complete(done, name, budgets[-1]))
     differences = tuple(
-        _difference(bench, pair, budget, done)
+        _difference(bench, pair, budget, budgets, done)
         for budget in budgets
         for pair in _pairs()
         if _both(done, pair, budget)
     )
     full = [one for one in differences if one.budget == budgets[-1]]
     deciding = _deciding(arms, full)
-    verdict, reason = _verdict(arms, deciding)
+    groups = [bench.dataset.groups[row] for row in bench.material.rows("test")]
+    verdict, reason = _verdict(arms, deciding, blocks=num_blocks(groups, len(groups)))
     negative = _negative(arms, full, done, budgets[-1])
     causes = ()
     if negative:
@@ -67,7 +71,6 @@ def concluded(
         causes = causes_of(bench, runs, epochs=schedule.finetune_epochs, lost_to_frozen=lost)
     trained = [arm for arm in arms if ARMS[arm.name].trains]
     targets = _targets(arms, question.target)
-    groups = [bench.dataset.groups[row] for row in bench.material.rows("test")]
     return Proof(
         title=question.title, task=bench.task.name, modality=bench.dataset.modality,
         encoder=bench.tuning.encoder.name, quality=bench.task.quality_name,
@@ -76,7 +79,8 @@ def concluded(
         minutes=question.minutes, seconds=bench.encode_seconds + done.seconds(*ARMS), verdict=verdict, reason=reason,
         arms=arms, differences=differences, deciding=deciding,
         reached=tuple(_reached(arm, target) for target in targets for arm in arms),
-        growth=tuple(growth_of(arm, target, _answers(arm, done), groups=groups, seed=bench.context.seed)
+        growth=tuple(growth_of(arm, target, _answers(bench, arm, done), num_test=len(groups), groups=groups,
+                               seed=bench.context.seed)
                      for arm in arms for target in _asked(arms, question.target) if len(arm.points) > 2),
         negative=negative, causes=causes, cuts=schedule.cuts, notes=_notes(bench, arms, done),
         least_minutes=schedule.least_minutes,
@@ -109,8 +113,13 @@ def _arm(bench: Bench, name: str, budgets: Sequence[Budget], done: Done) -> ArmF
     )  # fmt: skip
 
 
-def _answers(arm: ArmFound, done: Done) -> list[np.ndarray]:
-    """Return for each of an arm's budgets how well each seed's model answers each test item, [S, N]."""
+def _answers(bench: Bench, arm: ArmFound, done: Done) -> list[np.ndarray] | None:
+    """Return for each of an arm's budgets how well each seed's model answers each test item, [S, N].
+
+    None where the score is no mean of these.
+    """
+    if bench.task.quality_name != "accuracy":
+        return None
     return [np.stack(done.quality[arm.name, point.budget.n]) for point in arm.points]
 
 
@@ -133,14 +142,24 @@ def _course(runs: Sequence[Scored], before: float) -> tuple[Lap, ...]:
     return tuple(laps)
 
 
-def _difference(bench: Bench, pair: tuple[str, str], budget: Budget, done: Done) -> Difference:
+def _difference(
+    bench: Bench, pair: tuple[str, str], budget: Budget, budgets: Sequence[Budget], done: Done
+) -> Difference:
     """Compare two arms on the same test items, seed by seed."""
+    gain = _gain(pair, budget, done)
+    beside = [_gain(pair, other, done) for other in budgets if other != budget and _both(done, pair, other)]
+    groups = [bench.dataset.groups[row] for row in bench.material.rows("test")]
+    score = crossed_gain(gain, name="difference", groups=groups, beside=beside, seed=bench.context.seed)
+    if bench.task.link != "identity":  # Shares of right answers differ by no more than 1.
+        score = replace(score, low=max(score.low, -1.0), high=min(score.high, 1.0))
+    return Difference(*pair, budget, len(gain), score)
+
+
+def _gain(pair: tuple[str, str], budget: Budget, done: Done) -> np.ndarray:
+    """Return how much better the first arm answers each test item than the second, for the seeds of both [S, N]."""
     ours, theirs = (done.quality[name, budget.n] for name in pair)
     num_seeds = min(len(ours), len(theirs))
-    gain = np.stack(ours[:num_seeds]) - np.stack(theirs[:num_seeds])
-    groups = [bench.dataset.groups[row] for row in bench.material.rows("test")]
-    score = crossed_gain(gain, name="difference", groups=groups, seed=bench.context.seed)
-    return Difference(*pair, budget, num_seeds, score)
+    return np.stack(ours[:num_seeds]) - np.stack(theirs[:num_seeds])
 
 
 def _deciding(arms: Sequence[ArmFound], full: Sequence[Difference]) -> Difference | None:
@@ -155,12 +174,18 @@ def _deciding(arms: Sequence[ArmFound], full: Sequence[Difference]) -> Differenc
     return next((one for one in full if (one.arm, one.against) == (best.name, "scratch")), None)
 
 
-def _verdict(arms: Sequence[ArmFound], deciding: Difference | None) -> tuple[Verdict, str]:
-    """Judge by the interval of the deciding difference."""
+def _verdict(arms: Sequence[ArmFound], deciding: Difference | None, *, blocks: int) -> tuple[Verdict, str]:
+    """Judge by the interval of the deciding difference; `blocks` test items, or groups, stand for themselves."""
     if deciding is None:
         return (
             "undecided",
             "training from scratch was cut or failed, so there is nothing to compare the transfer with",
+        )
+    if blocks < FEWEST_BLOCKS:
+        return (
+            "undecided",
+            f"{blocks} test items or groups of them that stand for themselves are too few (at least {FEWEST_BLOCKS} "
+            "are needed)",
         )
     title = next(arm.title for arm in arms if arm.name == deciding.arm)
     longer = _longer(arms, deciding.arm)
@@ -169,7 +194,12 @@ def _verdict(arms: Sequence[ArmFound], deciding: Difference | None) -> tuple[Ver
     )
     seeds = f"{deciding.num_seeds} seeds, {cost}"
     if deciding.score.low > 0:
-        return "worth it", f"{title} answers the same test items better than training from scratch ({seeds})"
+        better = f"{title} answers the same test items better than training from scratch ({seeds})"
+        return (
+            ("worth it", better)
+            if longer >= 1 / FAIR
+            else ("undecided", f"{better}: at an equal cost it may not")
+        )
     if deciding.score.high < 0:
         better = f"training from scratch answers the same test items better than {title} ({seeds})"
         return (
@@ -179,7 +209,7 @@ def _verdict(arms: Sequence[ArmFound], deciding: Difference | None) -> tuple[Ver
         )
     return (
         "undecided",
-        f"{title} and training from scratch may be equally good: more test items, or seeds, would tell ({seeds})",
+        f"{title} and training from scratch may be equally good: more seeds, or test items, would tell ({seeds})",
     )
 
 
@@ -248,7 +278,8 @@ def _notes(bench: Bench, arms: Sequence[ArmFound], done: Done) -> tuple[str, ...
         dearest = max((arm for arm in arms if arm.is_transfer), key=lambda arm: arm.seconds)
         size = ARMS["scratch"].plan(bench, dearest.final.budget, None).encoder.image_size
         where = f" at {size} px" if size else ""
-        fair = "as long as" if scratch.seconds >= 0.98 * dearest.seconds else "less than"
+        times = scratch.seconds / max(dearest.seconds, 1e-9)
+        fair = "as long as" if 0.98 <= times <= FAIR else f"{times:.1f} times as long as"
         notes.append(
             f"training from scratch got {fair} the dearest other arm: {scratch.seconds:.0f} s a run "
             f"({scratch.epochs} epochs{where}) beside {dearest.seconds:.0f} s of “{dearest.title}”, encoding counted"

@@ -22,13 +22,16 @@ MOST_UNREACHED = 0.2
 """Where more of the resamples than this never reach the score, nothing is said."""
 
 
-def fit_power_law(labels: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def fit_power_law(
+    labels: np.ndarray, errors: np.ndarray, least: float = 1e-3
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (a, b, c) [R] of the least squares of a + b n^-c, a and b not negative, for R curves at once.
 
-    `labels` [K] rising, `errors` [R, K]. Deviations count in parts of the error, as a curve falls over magnitudes.
+    `labels` [K] rising, `errors` [R, K]. Deviations count in parts of the error, as a curve falls over magnitudes, or
+    of the `least` that can be told from none.
     """
     errors = np.atleast_2d(errors)
-    scale = 1 / np.maximum(np.abs(errors), 1e-3)
+    scale = 1 / np.maximum(np.abs(errors), least)
     best = np.full(len(errors), np.inf)
     found = np.zeros((3, len(errors)))
     for power in POWERS:
@@ -63,14 +66,16 @@ def needed(a: np.ndarray, b: np.ndarray, c: np.ndarray, error: float) -> np.ndar
 def growth_of(
     arm: ArmFound,
     target: float,
-    quality: Sequence[np.ndarray],
+    quality: Sequence[np.ndarray] | None,
     *,
+    num_test: int,
     groups: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Growth:
     """Return an arm's law and the labels that `target` takes, with the interval over seeds and test items drawn again.
 
-    `quality` has for each budget an array [S, N]: how well the model of each seed answers each test item.
+    `quality` has for each budget an array [S, N]: how well the model of each seed answers each of `num_test` items;
+    None where the score is no mean over items, so that only seeds can be drawn.
     """
     labels = np.array([point.budget.n for point in arm.points], dtype=np.float64)
     if len(labels) < FEWEST_BUDGETS:
@@ -79,8 +84,11 @@ def growth_of(
         )
         return Growth(arm.name, target, 0.0, 0.0, 0.0, None, None, None, words)
     errors = 1 - np.array([point.value for point in arm.points])
-    a, b, c = (float(value[0]) for value in fit_power_law(labels, errors))
-    laws = fit_power_law(labels, np.clip(errors + _chance(quality, groups, seed), 0, None))
+    least = 0.5 / num_test
+    a, b, c = (float(value[0]) for value in fit_power_law(labels, errors, least))
+    if quality is None:
+        quality, groups = [np.array(point.scores)[:, None] for point in arm.points], None
+    laws = fit_power_law(labels, np.clip(errors + _chance(quality, groups, seed), 0, None), least)
     spread = needed(*laws, 1 - target)
     low, high = np.quantile(spread, (0.025, 0.975), method="inverted_cdf")
     middle = float(needed(np.array([a]), np.array([b]), np.array([c]), 1 - target)[0])
@@ -119,10 +127,11 @@ def _words(
     here = arm.final.budget.n
     done = next((point.budget.n for point in arm.points if point.value >= target), None)
     if done is not None:
-        is_first = done == arm.points[0].budget.n
-        if not is_first and math.isfinite(high) and low > 0 and high <= FARTHEST * here:
-            span = f" (95% interval {_round(low)} to {_round(high)})"
-            return f"reached with about {_round(min(middle, done))} labels{span}", True
+        short = max((point.budget.n for point in arm.points if point.budget.n < done), default=0)
+        if short and math.isfinite(high) and low > 0 and high <= FARTHEST * here:
+            about = min(max(middle, short), done)
+            span = f" (95% interval {_round(min(low, about))} to {_round(max(high, about))})"
+            return f"reached with about {_round(about)} labels{span}", True
         return f"reached with {done:,} labels or fewer", False
     if math.isinf(middle) or unreached > MOST_UNREACHED:
         return "cannot tell: by these curves more labels of this kind may never reach it", False
@@ -131,7 +140,7 @@ def _words(
             f"cannot tell: more than {FARTHEST:g} times the {here:,} labels at hand, too far to foresee",
             False,
         )
-    more = max(0.0, middle - here)
+    more, high = max(0.0, middle - here), max(high, middle, here)
     span = f"95% interval {_round(max(0.0, low - here))} to {_round(high - here) if math.isfinite(high) else 'no end'}"
     return f"about {_round(more)} more labels ({span})", True
 

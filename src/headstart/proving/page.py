@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from headstart.core.errors import StoreError
 from headstart.core.registry import resolve
 from headstart.proving import said
 from headstart.proving.picture import Line, lines
@@ -34,6 +36,23 @@ STYLE = """
 .big strong.verdict { font-size: 2.6rem; }
 .yes { color: var(--miss); font-weight: 600; }
 """
+
+
+def require_free(folder: Path) -> None:
+    """Refuse, before any work is done, a place for page and JSON where another thing lies (StoreError)."""
+    other = folder if folder.exists() and not folder.is_dir() else folder / DATA
+    if other != folder and not other.exists():
+        return
+    try:
+        is_ours = "verdict" in json.loads(other.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        is_ours = False
+    if other == folder or not is_ours:
+        raise StoreError(
+            f"{other} is there already and is no proof",
+            expected="a folder that is new, or without files of these names, or with an earlier proof",
+            fix="choose another --output",
+        )
 
 
 def publish(proof: Proof, folder: Path) -> Path:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from headstart.planning import Opened
     from headstart.train.runtime import Context
 
-VERSION = 2
+VERSION = 3
 """Version of a proof as a whole; bump when its numbers move."""
 SPARE = 1.05
 """Training from scratch gets this much more than the time of the dearest other arm, so as not to get less; a further
@@ -149,10 +150,9 @@ def _proven(bench: Bench, question: Question, began: float) -> Proof:
     schedule = scheduled(costs, _wish(bench, question, budgets, spent))
     tell(Event("prove", message=_announced(schedule)))
     seeds = _trained(bench, question, schedule, costs, done, spent)
-    cuts = list(schedule.cuts)
     if seeds < schedule.seeds and not schedule.scratch_cut:
-        cuts.append(f"{seeds} of {question.seeds} seeds were trained: they took longer than was foreseen")
-    return concluded(bench, question, budgets, done, replace(schedule, cuts=tuple(cuts)))
+        schedule = schedule.shortened(seeds, question.seeds)
+    return concluded(bench, question, budgets, done, schedule)
 
 
 def _announced(schedule: Schedule) -> str:
@@ -175,9 +175,8 @@ def _wish(bench: Bench, question: Question, budgets: tuple[Budget, ...], spent: 
     }
     return Wish(
         seeds=question.seeds, epochs=method.epochs, scratch_least=scratch, budgets=budgets,
-        # A third arm takes as long as either of the two.
-        seconds=60 * question.minutes * (2 / 3 if question.selfsupervised else 1), spent=spent,
-        all_budgets=bench.context.device.type != "cpu",
+        seconds=60 * question.minutes, spent=spent, all_budgets=bench.context.device.type != "cpu",
+        arms_more=0.5 if question.selfsupervised else 0.0,
     )  # fmt: skip
 
 
@@ -239,14 +238,16 @@ def _trained(
         for place, budget in enumerate(schedule.budgets):
             if schedule.finetune_epochs:
                 _run(bench, "finetune", budget, seed, schedule.finetune_epochs, done)
-            if seed == 0:
-                epochs[budget.n] = _scratch_epochs(bench, costs, schedule, budget, done)
-            _run(bench, "scratch", budget, seed, epochs[budget.n], done)
             if SELF_SUPERVISED in arms and ("finetune", budget.n) in done.scored:
                 assert schedule.finetune_epochs is not None, "there is an arm of fine-tuning"
-                first = done.scored["finetune", budget.n][0]
-                bench.pretraining[budget.n] = pretraining_epochs(bench, first.seconds)
+                with _dropping(SELF_SUPERVISED, seed, done):
+                    first = done.scored["finetune", budget.n][0]
+                    bench.pretraining[budget.n] = pretraining_epochs(bench, first.seconds)
                 _run(bench, SELF_SUPERVISED, budget, seed, schedule.finetune_epochs, done)
+            if seed == 0:
+                with _dropping("scratch", seed, done):
+                    epochs[budget.n] = _scratch_epochs(bench, costs, schedule, budget, done)
+            _run(bench, "scratch", budget, seed, epochs.get(budget.n, 0), done)
             now = (seed * len(schedule.budgets) + place + 1) * len(arms)
             bench.context.progress(Event("trained", now, total))
     return schedule.seeds
@@ -256,8 +257,15 @@ def _run(bench: Bench, arm: str, budget: Budget, seed: int, epochs: int, done: D
     """Run one arm; where its training fails, that is noted and it drops out."""
     if arm in done.failed:
         return
-    try:
+    with _dropping(arm, seed, done):
         done.add(*learnt(bench, ARMS[arm], budget, seed, epochs))
+
+
+@contextmanager
+def _dropping(arm: str, seed: int, done: Done) -> Iterator[None]:
+    """Let an arm drop out, with a note, where its training fails inside the block."""
+    try:
+        yield
     except TrainingError as error:
         done.failed.add(arm)
         done.notes.append(f"{ARMS[arm].title} failed with seed {seed}: {error.given}; {error.fix}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 UNITS = {
     "classification": "points of items named rightly",
     "multilabel": "points of overlap between the labels given and the true ones",
-    "regression": "of mean absolute error, in the target's units",
+    "regression": "less mean absolute error, in the target's units",
     "tagging": "points of texts with every entity right",
 }
 """What a paired difference counts, item by item."""

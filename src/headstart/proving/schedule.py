@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ LEAST_EPOCHS = 3
 """A fine-tuning of fewer epochs is none."""
 LEAST_SCRATCH_EPOCHS = 5
 """Nor does a network learn from nothing in fewer."""
+SEEDS_TRAINED = "seeds were trained"
 LEAST_SEEDS = 2
 """One seed says nothing of chance."""
 END_SECONDS = 20.0
@@ -79,6 +80,12 @@ class Schedule:
     cuts: tuple[str, ...]
     least_minutes: float | None
 
+    def shortened(self, seeds: int, wished: int) -> Schedule:
+        """Return it after fewer seeds than it has, as they took longer than was foreseen."""
+        others = tuple(one for one in self.cuts if not one.endswith(SEEDS_TRAINED))
+        said = f"{seeds} of {wished} {SEEDS_TRAINED}, as they took longer than was foreseen"
+        return replace(self, seeds=seeds, cuts=(said, *others))
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -92,6 +99,8 @@ class Wish:
     spent: float
     all_budgets: bool
     """Train on every budget where that fits (a GPU is there)."""
+    arms_more: float = 0.0
+    """What further arms take, in parts of what fine-tuning and training from scratch take together."""
 
 
 def scheduled(costs: Costs, wish: Wish) -> Schedule:
@@ -133,7 +142,7 @@ def _round(costs: Costs, wish: Wish, budgets: Sequence[Budget], epochs: int, *, 
         least = LEAST_SCRATCH_EPOCHS if short else wish.scratch_least[budget.n]
         longer = costs.scratch_epochs(budget, equal_seconds(costs, budget, tuned), least=least)
         total += tuned + costs.scratch_seconds(budget, longer)
-    return total
+    return total * (1 + wish.arms_more)
 
 
 def _alone(costs: Costs, budget: Budget) -> float:
@@ -171,7 +180,7 @@ def _made(
         )
     if not scratch_cut:
         if seeds < wish.seeds:
-            cuts.append(f"{seeds} of {wish.seeds} seeds were trained")
+            cuts.append(f"{seeds} of {wish.seeds} {SEEDS_TRAINED}")
         if epochs is not None and epochs < wish.epochs:
             cuts.append(f"fine-tuning took {epochs} epochs instead of {wish.epochs}")
         if short:

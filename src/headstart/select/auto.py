@@ -17,13 +17,21 @@ from headstart.result import Rung, Selection, Shortlisted
 from headstart.select.layout import END_SECONDS, laid_out
 from headstart.select.race import Budget, Halved, epochs_said, finalists, halve
 from headstart.select.rounds import Finalist, frozen, stopped
-from headstart.select.search import Method, Search, present
+from headstart.select.search import Method, Search
 from headstart.train.runtime import Context, Event
 from headstart.train.signals import stopping
 
 if TYPE_CHECKING:
     from headstart.data import TableDataset
     from headstart.select.rank import Ranking
+
+
+PAIRED = {
+    "multilabel": "overlap of labels",
+    "regression": "less absolute error",
+    "tagging": "of texts with every entity right",
+}
+"""What finalists are compared by item for item, where that is not what they are scored by."""
 
 
 def choose(
@@ -50,6 +58,7 @@ def choose(
         inner = replace(context, progress=progress, seed=given.get("seed", context.seed))
         search = Search(dataset, source, wish, method, given, inner)
         entries = search.candidates()
+        search.check()
         if len(entries) == 1:
             why = f"{entries[0].name} is the only candidate whose weights are on this machine: nothing to rank or race"
             return search.unraced(entries[0], method, Selection(entries[0].name, (why,)))
@@ -60,9 +69,19 @@ def choose(
         return _raced(search, ranking, began)
 
 
-def foreseen(dataset: TableDataset, wish: Auto) -> str:
-    """Say which networks would be ranked and how they would race, without opening any."""
-    entries = present(dataset, wish)
+def foreseen(
+    dataset: TableDataset,
+    source: Source,
+    wish: Auto,
+    *,
+    method: Method,
+    given: Mapping[str, Any],
+    context: Context,
+) -> str:
+    """Say which networks would be ranked and how they would race, without opening any; PlanError as `choose`."""
+    search = Search(dataset, source, wish, method, given, context)
+    entries = search.candidates()
+    search.check()
     where = "here or on the hub" if wish.download else "on this machine"
     lines = [
         f"Network: to be chosen among {count(len(entries), 'candidate')} whose weights are {where}:",
@@ -70,6 +89,8 @@ def foreseen(dataset: TableDataset, wish: Auto) -> str:
     ]
     if len(entries) == 1:
         lines.append("There is nothing to rank or race: it is taken.")
+    elif search.raceless:
+        lines.append(f"Then: rank them by a probe on these data, and train the pick ({search.raceless}).")
     else:
         lines.append(
             f"Then: rank them by a probe on these data, let the best {min(wish.finalists, len(entries))} race by short "
@@ -145,7 +166,7 @@ def _won(
     reasons = (
         *said,
         *done.notes,
-        *_why(done, costs={one.name: one.cost for one in racing}, trains=winner.trains),
+        *_why(done, search.dataset.task, {one.name: one.cost for one in racing}, trains=winner.trains),
     )
     for reason in reasons[len(said) + len(done.notes) :]:
         search.tell(reason)
@@ -153,7 +174,7 @@ def _won(
     return Opened(plan, search.dataset, None, selection)
 
 
-def _why(done: Halved, *, costs: Mapping[str, float], trains: bool) -> list[str]:
+def _why(done: Halved, task: str, costs: Mapping[str, float], *, trains: bool) -> list[str]:
     """Say why the winner won, what would nearly do, and what becomes of it."""
     assert done.winner is not None, "somebody won"
     name, lines = done.winner.network, list[str]()
@@ -161,7 +182,7 @@ def _why(done: Halved, *, costs: Mapping[str, float], trains: bool) -> list[str]
     for row in last.values():
         if row.behind is not None:
             at = f"after {epochs_said(row.epochs)}" if row.epochs else "as it is, frozen"
-            lines.append(f"{name} over {row.network} {at}: {_apart(row)}")
+            lines.append(f"{name} over {row.network} {at}: {_apart(row, task)}")
     near = [
         row.network
         for row in last.values()
@@ -176,12 +197,15 @@ def _why(done: Halved, *, costs: Mapping[str, float], trains: bool) -> list[str]
     return lines
 
 
-def _apart(row: Rung) -> str:
+def _apart(row: Rung, task: str) -> str:
     """Say a paired difference with its interval."""
     assert row.behind is not None, "it does not lead"
     gap = row.behind
     proven = "proven" if gap.low > 0 else "not proven"
-    return f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] on {gap.n} validation items, {proven}"
+    measure = f" {PAIRED[task]}" if task in PAIRED else ""
+    return (
+        f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]{measure} on {gap.n} validation items, {proven}"
+    )
 
 
 def _shortlisted(ranking: Ranking) -> tuple[Shortlisted, ...]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.core.errors import EncoderError
+from headstart.core.errors import EncoderError, TrainingError
 from headstart.core.plan import Plan
 from headstart.core.settings import FineTune, parse
 from headstart.planning import pace
@@ -115,9 +115,9 @@ def _entered(search: Search, row: Ranked, notes: list[str]) -> Finalist | None:
     try:
         opened = search.opened(row.entry, method)
         assert opened.encoder is not None, "it was opened to be planned"
-        items = round(VALIDATED * num_trained(search.dataset))
+        items = round(VALIDATED * num_trained(search.dataset, search.split))
         own = pace(opened.plan, search.dataset, opened.encoder, search.context, items=items)
-    except EncoderError as error:
+    except (EncoderError, TrainingError) as error:
         notes.append(f"{row.entry.name} does not race: {error.given}")
         return None
     scoring = ROUND_SECONDS + opened.plan.split.validation * row.encode_seconds

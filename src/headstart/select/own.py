@@ -83,6 +83,12 @@ def _entry(
 ) -> Entry:
     """Check a row and return it as an entry."""
     row = _checked(values, where)
+    if "name" not in row.encoder:
+        raise PlanError(
+            f"{where}: encoder.name is missing",
+            expected="the network that the weights are for, such as timm:resnet18",
+            fix="add it",
+        )
     encoder = {key: _from(folder, key, value) for key, value in row.encoder.items()}
     settings = parse(Pretrained, encoder, what=f"{where}, encoder")
     _require_source(settings.name, where)
@@ -154,7 +160,7 @@ def _require_source(name: str, where: str) -> None:
 def _from(folder: Path, key: str, value: Any) -> Any:
     """Return a setting with the paths in it meant from the file's folder, where such a file is there."""
     if key in _PATHS and isinstance(value, str) and value not in ("pretrained", "random"):
-        return str((folder / value).resolve())
+        return str((folder / Path(value).expanduser()).resolve())
     library, colon, rest = value.partition(":") if key == "name" and isinstance(value, str) else ("", "", "")
     if library in ("transformers", "recurrent") and rest and (folder / rest).exists():
         return f"{library}{colon}{(folder / rest).resolve()}"

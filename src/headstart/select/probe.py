@@ -21,7 +21,7 @@ from headstart.pipeline.heads import race_heads, racing_forms
 from headstart.pipeline.material import audited, clusters, drawn
 from headstart.planning import TIMED_ITEMS, sample_values
 from headstart.select.scores import h_score, logme
-from headstart.select.timing import Pace, timed
+from headstart.select.timing import Pace, encoding_seconds, timed
 from headstart.train.runtime import choose_batch_size, device_memory
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ class Seen:
 class Probe:
     """What a candidate came to on n items: cross-validated `quality`, the best of linear heads and cosine kNN.
 
-    `error` is its standard error, `item_quality` [n] how well each item was answered by heads that had not seen it.
+    `error` is its standard error, `item_quality` [n] how well each item was answered by heads that had not seen it
+    (NaN where none was asked, as of many words).
     `knn` and `h_score` are None where the task has no such thing. `encode_seconds` is what an item takes with all
     threads at work, opening it included; `opening_seconds` what one thread takes to open it.
     """
@@ -156,6 +157,12 @@ def look(entry: Entry, sample: TableDataset, source: Source, context: Context) -
     """
     settings = parse(Pretrained, dict(entry.encoder), what=f"the catalog's entry {entry.name}")
     encoder = open_encoder(settings, limits=source.limits)
+    if encoder.spec.modality != sample.modality:
+        raise EncoderError(
+            f"{entry.name} opens a network for {encoder.spec.modality}, the data are {sample.modality}",
+            expected=f"a network for {sample.modality}",
+            fix="correct the entry's modality",
+        )
     task = task_of(sample)
     if task.form not in encoder.spec.width:
         raise EncoderError(
@@ -176,9 +183,10 @@ def look(entry: Entry, sample: TableDataset, source: Source, context: Context) -
 def settled(sample: TableDataset, encoded: Encoded, source: Source) -> Items:
     """Return the items of a sample that can be read, twins tied, by the facts that a first encoding brought.
 
-    DataError where too many cannot be read, or too few are left to compare networks on.
+    DataError where too few are left to compare networks on. How many may be bad is asked of the data as a whole.
     """
-    found = audit(sample, encoded.facts, encoded.failures, settings=source)
+    lenient = source.model_copy(update={"max_bad": 1.0})
+    found = audit(sample, encoded.facts, encoded.failures, settings=lenient)
     kept = sample.subset(found.keep)
     groups = clusters(kept.groups, found.ties)
     require_enough(kept, groups)
@@ -232,7 +240,7 @@ def probe(seen: Seen, items: Items, context: Context) -> Probe:
         knn=max(nearest, default=None),
         **_closed_forms(_final(encoder, seen.form, rows), items, task),
         item_quality=item_quality,
-        encode_seconds=pace.latency / context.threads if seen.item_seconds is None else seen.item_seconds,
+        encode_seconds=seen.item_seconds or encoding_seconds(pace, opening, context),
         opening_seconds=opening,
         pace=pace,
     )
@@ -262,7 +270,8 @@ def _final(encoder: Encoder, form: Form, rows: Rows) -> Rows:
 def _raced(
     model: Model, views: Mapping[Form, Sequence[Rows]], items: Items, context: Context
 ) -> tuple[dict[str, tuple[float, float]], np.ndarray]:
-    """Return (quality, standard error) of every kind of head, and how well each item was answered by the best.
+    """Return (quality, standard error) of every kind of head, and how well each item was answered by the best (NaN: no
+    head was asked).
 
     Of few items the folds say much by chance: they are drawn several times, and the mean is taken.
     """
@@ -270,7 +279,7 @@ def _raced(
     settings = parse(Extract, {"heads": heads, "folds": FOLDS}, what="the probe")
     repeats = REPEATS if len(items.rows) < FEW_ITEMS else 1
     found: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
-    quality = np.zeros(len(items.rows))
+    quality, times = np.zeros((2, len(items.rows)))
     for repeat in range(repeats):
         drawn = replace(context, seed=context.seed + repeat)
         done = race_heads(model, views, items.targets, items.groups, settings, drawn)
@@ -282,11 +291,12 @@ def _raced(
         for kind, reading in best.items():
             found[kind].append(reading)
         answered = [items.targets[index] for index in done.held_out]
-        quality[done.held_out] += model.task.item_quality(
-            model.probabilities(done.held_out_outputs), answered
-        )
+        probabilities = model.probabilities(done.held_out_outputs)
+        quality[done.held_out] += model.task.item_quality(probabilities, answered)
+        times[done.held_out] += 1
     means = {kind: tuple(np.mean(rows, axis=0).tolist()) for kind, rows in found.items()}
-    return cast("dict[str, tuple[float, float]]", means), quality / repeats
+    asked = np.divide(quality, times, out=np.full_like(quality, np.nan), where=times > 0)
+    return cast("dict[str, tuple[float, float]]", means), asked
 
 
 def _closed_forms(rows: Rows, items: Items, task: Task) -> dict[str, Any]:

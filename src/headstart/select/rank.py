@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import NormalDist
@@ -14,8 +15,9 @@ import numpy as np
 
 from headstart.core.errors import EncoderError, PlanError, nearest
 from headstart.core.registry import resolve
-from headstart.core.settings import FineTune, Rank, Split
+from headstart.core.settings import Rank, Split
 from headstart.data import require_targets
+from headstart.evaluation import wilson
 from headstart.pipeline.material import clusters
 from headstart.planning import DEFAULT_ENCODER
 from headstart.select.catalog import HERE, Filters, catalog, select, whereabouts
@@ -35,7 +37,7 @@ from headstart.select.probe import (
     untested,
 )
 from headstart.select.reasons import ABSENT, DEAR, FAILED, Grounds, notes, reasons
-from headstart.select.timing import HEAD_SECONDS, Pace, log_cost, paces, training_seconds
+from headstart.select.timing import Times, log_cost, paces
 from headstart.train.runtime import Context, Event
 
 if TYPE_CHECKING:
@@ -110,6 +112,16 @@ class _Probed:
     notes: dict[str, str] = field(default_factory=dict[str, str])
     failed: set[str] = field(default_factory=set[str])
 
+    @property
+    def opening(self) -> float:
+        """The seconds that opening an item takes a thread; 0 where nothing was opened."""
+        return statistics.median([one.opening_seconds for one in self.probes.values()] or [0.0])
+
+    @property
+    def n(self) -> int:
+        """How many items the probes asked about."""
+        return max((int(np.isfinite(one.item_quality).sum()) for one in self.probes.values()), default=0)
+
 
 def rank(
     dataset: TableDataset,
@@ -134,6 +146,7 @@ def rank(
     _require_enough(sampled(dataset, most=sample, seed=context.seed))  # Before anything is encoded.
     suited.sort(key=lambda entry: log_cost(entry, context.device.type))
     here = [entry for entry in suited if whereabouts(entry) in HERE]
+    trained = num_trained(dataset, split)
     dataset = untested(dataset, here, split=split, source=source, context=context)
     chosen = sampled(dataset, most=sample, seed=context.seed)
     _require_enough(chosen)
@@ -143,14 +156,10 @@ def rank(
     traits = {entry.name: Traits.of(entry) for entry in suited}
     quality, error = _readings(list(traits), found)
     result = expected(traits, quality, error, history=known)
-    labelled, trained = sum(target is not None for target in dataset.targets), num_trained(dataset)
-    pace = _paces(suited, chosen, found, context)
+    times = _timing(suited, dataset, trained, len(chosen), found, context)
     recorded = reach_of(known)
     reach = recorded if recorded and recorded.covers(trained) else None
-    rows = [
-        _row(entry, place, result, found, reach, _Times(pace[entry.name], labelled, trained, context))
-        for place, entry in enumerate(suited)
-    ]
+    rows = [_row(entry, place, result, found, reach, times(entry)) for place, entry in enumerate(suited)]
     limit = DEAR * max((row.finetune_seconds for row in rows if row.frozen), default=math.inf)
 
     def order(row: Ranked) -> tuple[bool, bool, bool, float, float]:
@@ -169,7 +178,7 @@ def rank(
     )  # fmt: skip
     return Ranking(
         tuple(rows), usable[0].entry.name, reasons(usable, grounds), notes(rows, usable[0], grounds),
-        len(found.items.rows) if found.items else 0, dataset.modality, dataset.task,
+        found.n, dataset.modality, dataset.task,
     )  # fmt: skip
 
 
@@ -181,6 +190,12 @@ def considered(
     PlanError names a candidate that is not known, or the limit that left none.
     """
     known = catalog(dataset.modality, own=Path(limits.catalog) if limits.catalog else None)
+    if names is not None and not names:
+        raise PlanError(
+            "no candidate is named",
+            expected="networks that `headstart models` lists, divided by commas",
+            fix="name some, or leave --candidates out to rank all that suit",
+        )
     if names is not None:
         by_name = {entry.name: entry for entry in known}
         for name in names:
@@ -227,7 +242,9 @@ def _probed(entries: Sequence[Entry], sample: TableDataset, source: Source, cont
         context.progress(event)
         place = whereabouts(entry)
         if place not in HERE:
-            elsewhere = " (they would be fetched from the hub)" if place == "hub" else ""
+            files = [str(entry.encoder[key]) for key in ("weights", "folder") if key in entry.encoder]
+            named = f" ({', '.join(files)})" if place == "absent" and files else ""
+            elsewhere = " (they would be fetched from the hub)" if place == "hub" else named
             found.notes[entry.name] = f"{ABSENT}: its weights are not on this machine{elsewhere}"
             continue
         try:
@@ -274,32 +291,44 @@ def _readings(names: Sequence[str], found: _Probed) -> tuple[np.ndarray, np.ndar
 
 
 def shared_of(answers: Sequence[np.ndarray]) -> float:
-    """Return the mean correlation over items [n] of how well candidates answered them; 0 where none shows."""
-    if len(answers) < 2 or not all(row.std() > 0 for row in answers):
+    """Return the mean correlation over items [n] of how well candidates answered them; 0 where none shows.
+
+    Items about which some candidate was not asked (NaN) are left out.
+    """
+    if len(answers) < 2:
         return 0.0
-    alike = np.corrcoef(np.stack(answers))
+    rows = np.stack(answers)
+    rows = rows[:, np.isfinite(rows).all(0)]
+    if rows.shape[1] < 2 or not (rows.std(1) > 0).all():
+        return 0.0
+    alike = np.corrcoef(rows)
     return float(np.clip(alike[~np.eye(len(alike), dtype=bool)].mean(), 0.0, MOST_SHARED))
 
 
-def num_trained(dataset: TableDataset) -> int:
-    """Return how many labelled items a fit would train on: those of the training split, or its usual share."""
-    given = {name for name in dataset.splits if name}
-    shares = Split()
-    held_out = (0 if "test" in given else shares.test) + (0 if "validation" in given else shares.validation)
+def num_trained(dataset: TableDataset, split: Split = USUAL_SPLIT) -> int:
+    """Return how many labelled items a fit would train on: those of the training split, or the share of it."""
+    splits = dataset.splits if split.respect else [None] * len(dataset)
+    given = {name for name in splits if name}
+    held_out = (0 if "test" in given else split.test) + (0 if "validation" in given else split.validation)
     pool = sum(
         target is not None and name in (None, "train")
-        for target, name in zip(dataset.targets, dataset.splits, strict=True)
+        for target, name in zip(dataset.targets, splits, strict=True)
     )
     return max(1, round(pool * (1 - held_out)))
 
 
-def _paces(
-    entries: Sequence[Entry], sample: TableDataset, found: _Probed, context: Context
-) -> dict[str, Pace]:
-    """Return how fast each candidate is here."""
+def _timing(
+    entries: Sequence[Entry], dataset: TableDataset, trained: int, n: int, found: _Probed, context: Context
+) -> Callable[[Entry], Times]:
+    """Return what tells how fast a candidate is here, for the data's items, of which so many are trained on and n were
+    probed.
+    """
     measured = {name: one.pace for name, one in found.probes.items()}
-    batch_size = steps_of(len(sample), context)
-    return paces(entries, measured, _reference(sample), context, batch_size=batch_size)
+    pace = paces(entries, measured, _reference(dataset), context, batch_size=steps_of(n, context))
+    labelled = sum(target is not None for target in dataset.targets)
+    return lambda entry: Times(
+        pace[entry.name], labelled, trained, len(dataset.labels), found.opening, context
+    )
 
 
 def _reference(dataset: TableDataset) -> Entry | None:
@@ -309,53 +338,37 @@ def _reference(dataset: TableDataset) -> Entry | None:
     return entry if entry and whereabouts(entry) in HERE else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Times:
-    """How fast a candidate is, and for how many items."""
-
-    pace: Pace
-    labelled: int
-    trained: int
-    context: Context
-
-    def encode(self, measured: float | None) -> float:
-        """Return what encoding all labelled items takes: as measured, else a forward pass each on every thread."""
-        each = self.pace.latency / self.context.threads if measured is None else measured
-        return self.labelled * each
-
-    def finetune(self, opening: float) -> float:
-        """Return what training all layers by the usual settings takes; an item is opened in so many seconds."""
-        return training_seconds(
-            self.pace, opening, self.context, items=self.trained, epochs=FineTune().epochs
-        )
-
-
 def _row(
-    entry: Entry, place: int, result: Expected, found: _Probed, reach: Reach | None, times: _Times
+    entry: Entry, place: int, result: Expected, found: _Probed, reach: Reach | None, times: Times
 ) -> Ranked:
     """Return a candidate's row; `place` is its place in what is expected."""
     one = found.probes.get(entry.name)
-    n = len(found.items.rows) if found.items else 0
     score = float(result.quality[place])
     encode = times.encode(one.encode_seconds if one else None)
     return Ranked(
         entry=entry,
         score=score,
-        frozen=_measured(one, n) if one else None,
-        fine_tuned=reach.around(score, n) if one and reach else None,
+        frozen=_measured(one, found) if one else None,
+        fine_tuned=reach.around(score, found.n) if one and reach else None,
         prior=float(result.known.mean[place]),
         knn=one.knn if one else None,
         logme=one.logme if one else None,
         h_score=one.h_score if one else None,
         encode_seconds=encode,
-        extract_seconds=encode + HEAD_SECONDS * times.labelled,
-        finetune_seconds=times.finetune(one.opening_seconds if one else 0.0),
+        extract_seconds=encode + times.heads,
+        finetune_seconds=times.finetune,
         latency_ms=1000 * times.pace.latency,
         note=found.notes.get(entry.name, ""),
     )
 
 
-def _measured(one: Probe, n: int) -> Estimate:
-    """Return a probe's quality with the interval of its standard error."""
+def _measured(one: Probe, found: _Probed) -> Estimate:
+    """Return a probe's quality with the interval of its standard error, or with Wilson's where that is wider and the
+    quality is a share: near 1, few items vary by less than they may be off.
+    """
     half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * one.error
-    return Estimate(one.quality, one.quality - half, min(1.0, one.quality + half), n)
+    low, high = one.quality - half, min(1.0, one.quality + half)
+    if found.items and found.items.task.link != "identity":
+        share = wilson(round(one.quality * found.n), found.n, confidence=CONFIDENCE)
+        low, high = min(low, share[0]), max(high, share[1])
+    return Estimate(one.quality, low, high, found.n)

@@ -67,12 +67,16 @@ def _lead(usable: Sequence[Ranked], grounds: Grounds) -> str:
     known = (
         f"its runs on {count(grounds.prior_sets, 'other data set')}"
         if grounds.prior_sets
-        else "its size, ImageNet score and pretraining"
+        else (
+            "its size, ImageNet score and pretraining"
+            if grounds.modality == "image"
+            else "its size and pretraining"
+        )
     )
     share = grounds.prior_share
     weight = f"the probe counts {1 - share:.0%}, the prior ({known}) {share:.0%}"
     if len(usable) == 1:
-        return f"No other candidate could be used; {weight}"
+        return f"No other candidate could be probed; {weight}"
     ahead = usable[0].score - usable[1].score
     return f"{decimal(ahead)} ahead of {usable[1].entry.name} in expectation; {weight}"
 

@@ -178,9 +178,10 @@ def length(plan: Plan) -> int:
 def lengthened(plan: Plan, epochs: int) -> Plan:
     """Return a fine-tuning whose schedule takes so many epochs, those of the head alone counted."""
     method = cast("FineTune", plan.method)
-    own = max(1, epochs - method.head_epochs)
-    views = min(method.views, own) if method.views else None
-    return plan.model_copy(update={"method": method.model_copy(update={"epochs": own, "views": views})})
+    head = min(method.head_epochs, max(0, epochs - 1))
+    own = max(1, epochs - head)
+    changes = {"epochs": own, "head_epochs": head, "views": min(method.views, own) if method.views else None}
+    return plan.model_copy(update={"method": method.model_copy(update=changes)})
 
 
 def stopped(plan: Plan, epochs: int) -> Plan:

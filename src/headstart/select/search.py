@@ -11,7 +11,7 @@ from headstart.core.errors import EncoderError, PlanError
 from headstart.core.hashing import digest
 from headstart.core.settings import Auto, Extract, FewShot, FineTune, Pretrained, Source, Split, parse
 from headstart.model import open_encoder
-from headstart.planning import Opened, facts_of, proposed
+from headstart.planning import Opened, facts_of, proposed, require_settings
 from headstart.recipes import propose
 from headstart.select.catalog import Filters, catalog, select, whereabouts
 from headstart.select.rank import rank
@@ -66,10 +66,25 @@ class Search:
             replace(entry, encoder={**entry.encoder, **own}) for entry in present(self.dataset, self.wish)
         )
 
+    def check(self) -> None:
+        """Refuse settings that cannot be, before anything is ranked (PlanError)."""
+        require_settings(self.dataset, method=self.method, given=self.given, context=self.context)
+        asked: Mapping[str, Any] = self.given.get("finetune", {})
+        if "stop_after" in asked or getattr(self.method, "stop_after", None) is not None:
+            raise PlanError(
+                "finetune.stop_after set together with encoder=auto",
+                expected="the race itself to say where training stops",
+                fix="leave it out, or name the network with --encoder",
+            )
+
+    @property
+    def split(self) -> Split:
+        """How a run will split the items."""
+        return parse(Split, self.given.get("split", {}), what="--set split.*")
+
     def ranked(self, entries: Sequence[Entry]) -> Ranking:
         """Rank candidates by what a run will train on."""
-        split = parse(Split, self.given.get("split", {}), what="--set split.*")
-        return rank(self.dataset, entries, source=self.source, context=self.context, split=split)
+        return rank(self.dataset, entries, source=self.source, context=self.context, split=self.split)
 
     def opened(self, entry: Entry, method: Method) -> Opened:
         """Return the plan for one network."""
@@ -92,9 +107,14 @@ class Search:
 
     def standstill(self, rows: Sequence[Ranked]) -> str:
         """Say why these do not race; nothing where they do."""
-        kind = self.method if isinstance(self.method, str) else self.method.kind
         if len(rows) == 1:
             return f"no race: {rows[0].entry.name} is the only one that is to be tried, or can be"
+        return self.raceless
+
+    @property
+    def raceless(self) -> str:
+        """Why nobody would race with this method, whoever comes; nothing where they would."""
+        kind = self.method if isinstance(self.method, str) else self.method.kind
         if kind in ("extract", "fewshot"):
             return f"no race: with method {kind} the ranking decides"
         if kind == "auto" and isinstance(propose(facts_of(self.dataset, self.context), kind)[0], FewShot):

@@ -20,7 +20,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from headstart.core.hashing import digest
-from headstart.core.settings import Pretrained, parse
+from headstart.core.settings import FineTune, Pretrained, parse
 from headstart.features.runtime import choose_runtime
 from headstart.model import open_encoder
 from headstart.train.adamw import AdamW, Row
@@ -51,8 +51,8 @@ TRAINING_STEP = 3.43
 """A training step takes so many forward passes: the median over 677 networks in timm's published results."""
 VALIDATED = 1.1
 """Steps that validation is worth beside an epoch of training: a forward pass of a quarter as many items."""
-HEAD_SECONDS = 3e-4
-"""Racing heads, an item."""
+HEAD_SECONDS, HEAD_CLASS_SECONDS = 5e-4, 5e-5
+"""Racing heads, an item, and an item and class."""
 TIMED_SECONDS, LEAST_PASSES = 1.0, 3
 DEAREST_STEP = 2.0
 """Seconds of a timed training step, about: of large networks it has fewer items."""
@@ -222,6 +222,13 @@ def _seconds(work: Callable[[], object]) -> float:
     return statistics.median(found)
 
 
+def encoding_seconds(pace: Pace, opening: float, context: Context) -> float:
+    """Return what encoding an item takes, where `opening` it takes a thread so many seconds."""
+    if context.device.type == "cpu":
+        return (pace.latency + opening) / context.threads
+    return max(pace.training / TRAINING_STEP, opening / context.threads)
+
+
 def training_seconds(pace: Pace, opening: float, context: Context, *, items: int, epochs: int) -> float:
     """Return what training all of a network takes, with validation; `opening` an item takes a thread so many seconds.
 
@@ -232,6 +239,35 @@ def training_seconds(pace: Pace, opening: float, context: Context, *, items: int
     else:
         each = max(pace.training, opening / context.workers)
     return VALIDATED * items * epochs * each
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How fast a candidate is, for how many items and classes, and the seconds in which a thread opens an item."""
+
+    pace: Pace
+    labelled: int
+    trained: int
+    num_classes: int
+    opening: float
+    context: Context
+
+    @property
+    def heads(self) -> float:
+        """What racing heads takes."""
+        return self.labelled * (HEAD_SECONDS + HEAD_CLASS_SECONDS * self.num_classes)
+
+    @property
+    def finetune(self) -> float:
+        """What training all layers by the usual settings takes."""
+        return training_seconds(
+            self.pace, self.opening, self.context, items=self.trained, epochs=FineTune().epochs
+        )
+
+    def encode(self, measured: float | None) -> float:
+        """Return what encoding all labelled items takes: as measured, else by the pace."""
+        each = encoding_seconds(self.pace, self.opening, self.context) if measured is None else measured
+        return self.labelled * each
 
 
 def machine_facts(context: Context) -> dict[str, Any]:

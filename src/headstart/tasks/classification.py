@@ -35,7 +35,7 @@ class Classification:
         """Class names in the order of the head's outputs."""
         return self._labels
 
-    def build_head(self, width: int) -> nn.Module:
+    def build_head(self, width: int, _targets: Sequence[Target] = (), /) -> nn.Module:
         """Return a linear head of zeros: [N, width] to [N, classes]."""
         return LinearHead(width, len(self._labels), form=self.form)
 

@@ -43,7 +43,7 @@ class Regression:
         """Nothing: a number has no names."""
         return ()
 
-    def build_head(self, width: int, targets: Sequence[Target] = ()) -> nn.Module:
+    def build_head(self, width: int, targets: Sequence[Target] = (), /) -> nn.Module:
         """Return a head of zeros, [N, width] to [N, 1], that answers the mean of the training `targets`, or 0."""
         head = ValueHead(width, form=self.form)
         if len(targets):
@@ -104,8 +104,10 @@ class Regression:
         spread = float(around.sum())
         if n < 3 or spread == 0:
             return 0.0, 0.0, float(squared.mean())
-        # Without item i the mean moves, and the spread falls by n / (n - 1) times its square.
-        left = 1 - (squared.sum() - squared) / np.maximum(spread - around * n / (n - 1), 1e-12 * spread)
+        # Without item i the mean moves, and the spread falls by n / (n - 1) times its square; without any, R2 is none.
+        rest = spread - around * n / (n - 1)
+        known = rest > 1e-9 * spread
+        left = 1 - (squared.sum() - squared[known]) / rest[known]
         error = float(np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum()))
         return float(1 - squared.sum() / spread), error, float(squared.mean())
 

@@ -59,7 +59,7 @@ class Tagging:
         """Tags in the order of the head's outputs."""
         return self._labels
 
-    def build_head(self, width: int) -> nn.Module:
+    def build_head(self, width: int, _targets: Sequence[Target] = (), /) -> nn.Module:
         """Return a linear head of zeros: [N, L, width] to [N, L, tags]."""
         return LinearHead(width, len(self._labels), form=self.form)
 
