@@ -19,6 +19,7 @@ from headstart.features.prefix import Figures, choose, measure
 from headstart.heads import LinearHead
 from headstart.model import named, open_encoder
 from headstart.recipes import Facts, propose
+from headstart.train.step import is_out_of_memory, too_large
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from headstart.core.types import Form
     from headstart.data import TableDataset
     from headstart.result import Selection
-    from headstart.train.step import is_out_of_memory, too_large
-from headstart.train.runtime import Context
+    from headstart.train.runtime import Context
 
 DEFAULT_ENCODER = {"image": "efficientnet-lite0", "text": "minilm"}
 """The embedded network of each modality."""
@@ -152,11 +152,12 @@ def require_settings(
     )
     parse(Split, left.pop("split", {}), what="--set split.*")
     changes = {kind: left.pop(kind, {}) for kind in KINDS}
-    kinds = propose(facts_of(dataset, context), method if isinstance(method, str) else method.kind)
-    last, start = (method if not isinstance(method, str) else kinds[0]), kinds[1]
-    _refuse_unused(changes, {last.kind, start.kind if start else last.kind})
-    _changed(last, changes)
-    _changed(start, changes)
+    if method != "auto":
+        own = propose(facts_of(dataset, context), method if isinstance(method, str) else method.kind)
+        _refuse_unused(changes, {one.kind for one in own if one})
+    for settings in (Extract, FewShot, FineTune):
+        kind = settings.model_fields["kind"].default
+        parse(settings, changes[kind], what=f"--set {kind}.*")
     left.pop("seed", None)
     if left:
         raise PlanError(

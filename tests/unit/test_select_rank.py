@@ -132,7 +132,7 @@ def test_recorded_runs_give_an_interval_for_fine_tuning(here: Context) -> None:
     draw = np.random.default_rng(0)
     traits = {name: Traits(0.01, 0.001) for name in ("tiny-cnn", "tiny-transformer", "a", "b", "c", "d")}
     runs = tuple(
-        Run(name, str(data), float(draw.uniform(0.8, 0.9)), float(draw.uniform(0.7, 0.8)), 0.02, 100, 100)
+        Run(name, str(data), float(draw.uniform(0.8, 0.9)), float(draw.uniform(0.7, 0.8)), 0.02, 80, 100)
         for data in range(6)
         for name in traits
     )
