@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from statistics import fmean, variance
 from typing import Any
 
 import numpy as np
@@ -47,13 +48,20 @@ def history_of(rows: Sequence[Mapping[str, Any]]) -> History:
     for row in rows:
         marks[row["data"]].append(np.array([mark == "1" for mark in row["frozen_right"]], float))
     shared = {name: shared_of(found) for name, found in marks.items()}
+    errors = {name: _run_error([row for row in rows if row["data"] == name]) for name in shared}
     return History(
-        tuple(_run(row, shared[row["data"]]) for row in rows),
+        tuple(_run(row, shared[row["data"]], errors[row["data"]]) for row in rows),
         {name: known[name] for name in {row["model"] for row in rows}},
     )
 
 
-def _run(row: Mapping[str, Any], shared: float) -> Run:
+def _run_error(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return the standard error of a network's quality on a data set over its fine-tunes, alike for all networks."""
+    repeated = [runs for row in rows if len(runs := _ground_truth.runs(row)) > 1]
+    return math.sqrt(fmean(variance(runs) / len(runs) for runs in repeated)) if repeated else 0.0
+
+
+def _run(row: Mapping[str, Any], shared: float, error: float) -> Run:
     """Return a row of the ground truth as a recorded run; what all networks find hard moves no difference."""
     return Run(
         model=row["model"],
@@ -63,6 +71,7 @@ def _run(row: Mapping[str, Any], shared: float) -> Run:
         frozen_error=row["probe"]["error"] * math.sqrt(1 - shared),
         n_train=row["n_train"],
         n_test=row["n_test"],
+        fine_tuned_error=error,
     )
 
 

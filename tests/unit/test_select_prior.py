@@ -15,13 +15,14 @@ from headstart.select.prior import (
     BETWEEN,
     DEVIATIONS,
     DISCREPANCY,
+    LEAST_RELIABILITY,
     WITHIN,
     Prior,
     combine,
     discrepancy_of,
     prior,
     scale_of,
-    z_scores,
+    standings,
 )
 
 SMALL, MIDDLE, LARGE = (
@@ -36,27 +37,48 @@ def _runs(qualities: dict[str, dict[str, float]]) -> list[Run]:
 
 
 def test_z_scores_compare_networks_on_one_data_set() -> None:
-    found = z_scores(_runs({"a": {"x": 0.7, "y": 0.8, "z": 0.9}, "b": {"x": 0.1, "y": 0.2}}))
-    assert found["a"] == pytest.approx({"x": -math.sqrt(1.5), "y": 0.0, "z": math.sqrt(1.5)})
+    found = standings(_runs({"a": {"x": 0.7, "y": 0.8, "z": 0.9}, "b": {"x": 0.1, "y": 0.2}}))
+    assert found["a"].scores == pytest.approx({"x": -math.sqrt(1.5), "y": 0.0, "z": math.sqrt(1.5)})
+    assert (found["a"].noise, found["a"].reliability) == (0.0, 1.0)
     assert "b" not in found  # Two networks are too few.
 
 
-def test_qualities_that_chance_alone_would_spread_as_much_say_little() -> None:
-    def score(n_test: int) -> float:
-        runs = [
-            Run(name, "a", value, n_test=n_test) for name, value in (("x", 0.70), ("y", 0.72), ("z", 0.74))
-        ]
-        return z_scores(runs)["a"]["z"]
-
+@pytest.mark.parametrize(("n_test", "error"), [(0, 0.0), (1000, 0.0), (0, 0.008), (1000, 0.008), (10, 0.0)])
+def test_chance_of_test_items_and_of_training_is_no_spread(n_test: int, error: float) -> None:
+    runs = [
+        Run(name, "a", value, n_test=n_test, fine_tuned_error=error)
+        for name, value in (("x", 0.70), ("y", 0.72), ("z", 0.74))
+    ]
     variance = 2 / 3 * 0.02**2
-    chance = (0.7 * 0.3 + 0.72 * 0.28 + 0.74 * 0.26) / 3 * 0.5
-    assert score(0) == pytest.approx(math.sqrt(1.5))
-    assert score(1000) == pytest.approx(math.sqrt(1.5) * (1 - chance / 1000 / variance))
-    assert score(100) == 0.0
+    chance = error**2 + ((0.7 * 0.3 + 0.72 * 0.28 + 0.74 * 0.26) / 3 * 0.5 / n_test if n_test else 0)
+    share = max(LEAST_RELIABILITY, 1 - chance / variance)
+    found = standings(runs)["a"]
+    assert found.reliability == pytest.approx(share)
+    assert found.scores["z"] == pytest.approx(math.sqrt(1.5 / share))
+
+
+def test_data_sets_whose_runs_vary_count_for_less() -> None:
+    draw = np.random.default_rng(0)
+    traits = {f"n{index}": Traits(10, 2, math.nan, "") for index in range(12)}
+    said: list[float] = []
+    for known in (0.0, 1.0):
+        found: list[float] = []
+        for _ in range(40):
+            true = draw.normal(size=12)
+            errors = [0.3, 3.0] * 4
+            runs = [
+                Run(name, f"set {place}", float(value), fine_tuned_error=known * error)
+                for place, error in enumerate(errors)
+                for name, value in zip(traits, true + error * draw.normal(size=12), strict=True)
+            ]
+            rank: Any = spearmanr(prior(traits, runs).mean, true)
+            found.append(rank.statistic)
+        said.append(float(np.mean(found)))
+    assert said[1] > said[0] + 0.05
 
 
 def test_networks_that_are_all_alike_have_a_z_score_of_zero() -> None:
-    assert set(z_scores(_runs({"a": {"x": 0.9, "y": 0.9, "z": 0.9}}))["a"].values()) == {0.0}
+    assert set(standings(_runs({"a": {"x": 0.9, "y": 0.9, "z": 0.9}}))["a"].scores.values()) == {0.0}
 
 
 def test_without_runs_size_and_imagenet_score_decide() -> None:

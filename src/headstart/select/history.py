@@ -21,8 +21,9 @@ USUAL_SIDE = 224
 class Run:
     """A network on a data set: its cross-validated frozen quality and its fine-tuned one on items never seen.
 
-    `frozen_error` is the standard error of the former's difference to those of other networks on the same items; NaN
-    stands for what was not measured.
+    `frozen_error` is the standard error of the former's difference to those of other networks on the same items, and
+    `fine_tuned_error` that of the latter over training runs that differ in their seed; NaN stands for what was not
+    measured.
     """
 
     model: str
@@ -32,6 +33,7 @@ class Run:
     frozen_error: float = 0.0
     n_train: int = 0
     n_test: int = 0
+    fine_tuned_error: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ DISCREPANCY = 0.5
 """Variance of a probe's z-score around that of fine-tuning, before any run is recorded: a correlation of 0.8."""
 CREDIT = 4.0
 """Observations that each of these beliefs is worth."""
-LEAST_VARIANCE = 0.02
+LEAST_VARIANCE, LEAST_RELIABILITY = 0.02, 0.05
+ALTERNATIONS = 10
 SHARED = 0.5
 """Share of the chance of test items that networks have in common, as they find the same ones hard."""
 
@@ -66,30 +67,45 @@ class Posterior:
     prior_share: np.ndarray
 
 
-def z_scores(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
-    """Return how each network did on each data set beside its rivals there: data set -> network -> z-score.
-
-    Where the test items are so few that chance alone would spread qualities as much, the scores are near 0.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How networks did on a data set beside their rivals there: z-scores by name, in units of the spread that is no
+    chance, and the variance that chance (of the test items and of training) adds to each.
     """
+
+    scores: Mapping[str, float]
+    noise: float
+
+    @property
+    def reliability(self) -> float:
+        """The share of the spread of qualities that is no chance."""
+        return 1 / (1 + self.noise)
+
+
+def standings(runs: Sequence[Run]) -> dict[str, Standing]:
+    """Return how each network did on each data set that enough ran on."""
     by_set: defaultdict[str, dict[str, Run]] = defaultdict(dict)
     for run in runs:
         by_set[run.data][run.model] = run
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, Standing] = {}
     for name, row in by_set.items():
         if len(row) >= FEWEST_NETWORKS:
-            quality = np.array([run.fine_tuned for run in row.values()])
-            scores = standardised(quality) * _reliability(quality, next(iter(row.values())).n_test)
-            found[name] = dict(zip(row, scores.tolist(), strict=True))
+            share = _reliability(list(row.values()))
+            scores = standardised(np.array([run.fine_tuned for run in row.values()])) / math.sqrt(share)
+            found[name] = Standing(dict(zip(row, scores.tolist(), strict=True)), 1 / share - 1)
     return found
 
 
-def _reliability(quality: np.ndarray, n_test: int) -> float:
-    """Return the share of the spread of qualities [M] that is no chance of the test items; 1 where n is unknown."""
+def _reliability(runs: Sequence[Run]) -> float:
+    """Return the share of the spread of qualities on a data set that is no chance of test items or of training."""
+    quality = np.array([run.fine_tuned for run in runs])
     variance = float(quality.var())
-    if not n_test or variance == 0:
+    if variance == 0:
         return 1.0
-    chance = float(np.maximum(quality * (1 - quality), 0).mean()) / n_test * (1 - SHARED)
-    return max(0.0, 1 - chance / variance)
+    chance = float(np.mean([run.fine_tuned_error**2 for run in runs]))
+    if runs[0].n_test:
+        chance += float(np.maximum(quality * (1 - quality), 0).mean()) / runs[0].n_test * (1 - SHARED)
+    return max(LEAST_RELIABILITY, 1 - chance / variance)
 
 
 def standardised(values: np.ndarray) -> np.ndarray:
@@ -101,44 +117,61 @@ def standardised(values: np.ndarray) -> np.ndarray:
 def prior(traits: Mapping[str, Traits], runs: Sequence[Run]) -> Prior:
     """Return what recorded runs on other data sets, and traits, let expect of the networks `traits` names.
 
-    With t the z-score of a network on a data set, t ~ N(m, WITHIN) and m ~ N(x b, BETWEEN); b, m and both variances
-    are estimated from `runs` (of networks that `traits` names), shrunk to what is believed without any.
+    With t the z-score of a network on a data set, t ~ N(m, WITHIN + the set's noise) and m ~ N(x b, BETWEEN); b, m and
+    both variances are estimated from `runs` (of networks that `traits` names), shrunk to what is believed without any.
     """
     names = list(traits)
     known = [run for run in runs if run.model in traits]
-    scores = z_scores(known)
-    of_network = [[row[name] for row in scores.values() if name in row] for name in names]
-    count = np.array([len(row) for row in of_network], dtype=np.float64)
-    means = np.array([float(np.mean(row)) if row else 0.0 for row in of_network])
-    squares = sum(
-        float(((np.array(row) - mean) ** 2).sum()) for row, mean in zip(of_network, means, strict=True) if row
-    )
-    freedom = float(np.maximum(count - 1, 0).sum())
-    within = (CREDIT * WITHIN + squares) / (CREDIT + freedom)
+    sets = standings(known)
+    scores = np.array([[one.scores.get(name, math.nan) for one in sets.values()] for name in names])
+    means, certainty, within = _averaged(scores, np.array([one.noise for one in sets.values()]))
     design, beliefs = _design([traits[name] for name in names])
-    expected, between = _regressed(design, beliefs, means, count, within)
-    certainty = count / within + 1 / between
-    mean = (count / within * means + expected / between) / certainty
-    return Prior(mean, within + 1 / certainty, count.astype(int), _habits(names, known))
+    expected, between = _regressed(design, beliefs, means, certainty)
+    mean = (certainty * means + expected / between) / (certainty + 1 / between)
+    count = np.isfinite(scores).sum(1)
+    return Prior(mean, within + 1 / (certainty + 1 / between), count, _habits(names, known, sets))
 
 
-def _habits(names: Sequence[str], runs: Sequence[Run]) -> np.ndarray:
+def _averaged(scores: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return each network's mean z-score [M], one over its variance [M], and the variance of one over data sets.
+
+    Of `scores` [M, S] (NaN: did not run), data sets with less `noise` [S] count for more: a random-effects mean
+    (DerSimonian and Laird 1986), by alternation.
+    """
+    there = np.isfinite(scores)
+    values = np.where(there, scores, 0.0)
+    freedom = float(np.maximum(there.sum(1) - 1, 0).sum())
+    within, means, certainty = WITHIN, np.zeros(len(scores)), np.zeros(len(scores))
+    for _ in range(ALTERNATIONS):
+        weight = there / (within + noise)
+        certainty = weight.sum(1)
+        means = (weight * values).sum(1) / np.maximum(certainty, 1e-12)
+        # Squares in units of their variance sum up to the degrees of freedom.
+        squares = within * float((weight * (values - means[:, None]) ** 2).sum())
+        within = max(LEAST_VARIANCE, (CREDIT * WITHIN + squares) / (CREDIT + freedom))
+    return means, certainty, within
+
+
+def _habits(names: Sequence[str], runs: Sequence[Run], sets: Mapping[str, Standing]) -> np.ndarray:
     """Return how far each network's probes [M] lay above its fine-tuning in z-scores, shrunk towards not at all.
 
-    As in `z_scores`, a data set counts for less the more of its spread is chance.
+    A data set counts for less the more of its spread is chance.
     """
-    by_set: defaultdict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        if math.isfinite(run.frozen):
-            by_set[run.data].append(run)
-    gaps: defaultdict[str, list[float]] = defaultdict(list)
-    for row in by_set.values():
+    gaps: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for data, standing in sets.items():
+        row = [run for run in runs if run.data == data and math.isfinite(run.frozen)]
         if len(row) >= FEWEST_NETWORKS:
-            said, came = (np.array([getattr(run, part) for run in row]) for part in ("frozen", "fine_tuned"))
-            told = (standardised(said) - standardised(came)) * _reliability(came, row[0].n_test)
-            for run, gap in zip(row, told, strict=True):
-                gaps[run.model].append(float(gap))
-    return np.array([sum(gaps[name]) / (len(gaps[name]) + CREDIT) for name in names])
+            said = standardised(np.array([run.frozen for run in row]))
+            came = np.array([standing.scores[run.model] for run in row])
+            for run, gap in zip(row, said - (came - came.mean()), strict=True):
+                gaps[run.model].append((standing.reliability, float(gap)))
+    return np.array(
+        [
+            sum(weight * gap for weight, gap in gaps[name])
+            / (sum(weight for weight, _ in gaps[name]) + CREDIT)
+            for name in names
+        ]
+    )
 
 
 def _design(traits: Sequence[Traits]) -> tuple[np.ndarray, np.ndarray]:
@@ -158,23 +191,25 @@ def _design(traits: Sequence[Traits]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _regressed(
-    design: np.ndarray, beliefs: np.ndarray, means: np.ndarray, count: np.ndarray, within: float
+    design: np.ndarray, beliefs: np.ndarray, means: np.ndarray, certainty: np.ndarray
 ) -> tuple[np.ndarray, float]:
     """Return what traits [M, F] say of each network [M], and the variance of networks around that.
 
-    Ridge regression towards the beliefs; the variance is found by alternation, as it weighs the networks.
+    `certainty` [M] is one over the variance of each mean, 0 where a network never ran. Ridge regression towards the
+    beliefs; the variance is found by alternation, as it weighs the networks.
     """
     between, expected = BETWEEN, design @ beliefs
     variances = np.where(np.arange(len(beliefs)) < len(BELIEFS), SLOPE_VARIANCE, KIND_VARIANCE)
-    seen = count > 0
+    seen = certainty > 0
     if not seen.any():
         return expected, between
-    for _ in range(10):
-        weight = seen / (within / np.maximum(count, 1) + between)
+    own = 1 / np.where(seen, certainty, 1.0)
+    for _ in range(ALTERNATIONS):
+        weight = seen / (own + between)
         gram = design.T @ (weight[:, None] * design) + np.diag(1 / variances)
         slopes = beliefs + np.linalg.solve(gram, design.T @ (weight * (means - design @ beliefs)))
         expected = design @ slopes
-        excess = (means - expected)[seen] ** 2 - within / count[seen]
+        excess = (means - expected)[seen] ** 2 - own[seen]
         between = max(LEAST_VARIANCE, (CREDIT * BETWEEN + float(excess.sum())) / (CREDIT + seen.sum()))
     return expected, between
 
@@ -219,7 +254,8 @@ def discrepancy_of(traits: Mapping[str, Traits], runs: Sequence[Run]) -> float:
     """Return the variance of a probe's z-score around that of fine-tuning: by recorded runs with a probe, if any.
 
     By leaving each data set out, t - prior is regressed on p - prior; the slope is that of inverse variances,
-    v / (v + noise) with v the prior's variance, which gives the noise; the probes' own errors are taken off.
+    v / (v + noise) with v the prior's variance, which gives the noise; the probes' own errors are taken off. As before,
+    a data set counts for less the more of its spread is chance.
     """
     cross, square = CREDIT / (1 + DISCREPANCY), CREDIT
     variances, own = [1.0] * int(CREDIT), [0.0] * int(CREDIT)
@@ -232,12 +268,13 @@ def discrepancy_of(traits: Mapping[str, Traits], runs: Sequence[Run]) -> float:
         known = prior(traits, [run for run in runs if run.data != left_out]).at(
             [names.index(name) for name in row]
         )
-        truth = np.array(list(z_scores(list(row.values()))[left_out].values()))
+        standing = standings(list(row.values()))[left_out]
+        truth = np.array(list(standing.scores.values()))
         probe = standardised(np.array([run.frozen for run in row.values()]))
         probe -= known.habit - known.habit.mean()
         expected = known.mean - known.mean.mean()
-        cross += float(((truth - expected) * (probe - expected)).sum())
-        square += float(((probe - expected) ** 2).sum())
+        cross += standing.reliability * float(((truth - expected) * (probe - expected)).sum())
+        square += standing.reliability * float(((probe - expected) ** 2).sum())
         variances += known.variance.tolist()
         deviation = float(np.std([run.frozen for run in row.values()])) or 1.0
         own += [(run.frozen_error / deviation) ** 2 for run in row.values()]
