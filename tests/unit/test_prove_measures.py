@@ -85,21 +85,25 @@ def test_seeds_that_disagree_widen_the_interval():
 
 def test_two_seeds_that_disagree_decide_nothing():
     alone = crossed_gain(np.array([[0.02], [0.08]]).repeat(2000, 1), name="d")
-    half = 12.706 * 0.0424 / math.sqrt(2)  # Student's t with one degree of freedom.
-    assert alone.low == pytest.approx(0.05 - half, rel=0.3) and alone.low < 0 < alone.high
+    deviation = math.sqrt((4 * 0.05**2 + 0.0018) / 5)
+    half = 2.571 * deviation / math.sqrt(2)  # Student's t with five degrees of freedom.
+    assert alone.low == pytest.approx(0.05 - half, abs=0.01) and alone.low < 0 < alone.high
+    beyond = crossed_gain(np.array([[0.36], [0.48]]).repeat(60, 1), name="d")
+    assert beyond.low > 0.2, "what no run would vary by is decided by two"
     beside = [np.array([[0.0], [0.06]]).repeat(2000, 1)] * 3
     more = crossed_gain(np.array([[0.02], [0.08]]).repeat(2000, 1), name="d", beside=beside)
-    assert more.high - more.low < 0.4 * (alone.high - alone.low)
+    assert more.high - more.low < alone.high - alone.low
 
 
 def test_no_gain_is_seldom_taken_for_one_where_runs_differ():
     draws = np.random.default_rng(0)
-    wrong = 0
+    wrong = Counter[float]()
     for number in range(200):
-        runs = draws.normal(0, 0.04, (2, 1)) + draws.normal(0, 0.3, (2, 400))
-        found = crossed_gain(runs, name="d", seed=number, resamples=400)
-        wrong += found.low > 0 or found.high < 0
-    assert wrong <= 20
+        for deviation in (0.02, 0.06):
+            runs = draws.normal(0, deviation, (2, 1)) + draws.normal(0, 0.3, (2, 400))
+            found = crossed_gain(runs, name="d", seed=number, resamples=400)
+            wrong[deviation] += found.low > 0 or found.high < 0
+    assert wrong[0.02] <= 4 and wrong[0.06] <= 24
 
 
 def test_groups_are_drawn_as_wholes():

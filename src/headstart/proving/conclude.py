@@ -149,8 +149,13 @@ def _difference(
     gain = _gain(pair, budget, done)
     beside = [_gain(pair, other, done) for other in budgets if other != budget and _both(done, pair, other)]
     groups = [bench.dataset.groups[row] for row in bench.material.rows("test")]
-    score = crossed_gain(gain, name="difference", groups=groups, beside=beside, seed=bench.context.seed)
-    if bench.task.link != "identity":  # Shares of right answers differ by no more than 1.
+    is_share, scale = bench.task.link != "identity", 1.0
+    if not is_share:
+        scale = float(np.ptp(bench.task.encode(bench.material.targets(bench.material.rows("test")))))
+    score = crossed_gain(
+        gain, name="difference", groups=groups, beside=beside, scale=scale, seed=bench.context.seed
+    )
+    if is_share:  # Shares of right answers differ by no more than 1.
         score = replace(score, low=max(score.low, -1.0), high=min(score.high, 1.0))
     return Difference(*pair, budget, len(gain), score)
 
